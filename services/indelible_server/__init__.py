@@ -1,0 +1,1 @@
+"""The service: appends, versions, diffs and wakes; holds no keys."""
