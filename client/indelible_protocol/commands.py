@@ -1,0 +1,238 @@
+"""Commands of a commit: their layout, their checks, and what a value is identified by.
+
+```
+Command = u8 op ‖ vec2 token ‖ vec2 key_ct ‖ vec4 value ‖ vec2 alts
+```
+
+In a sealed log the token is 32 bytes, `key_ct` the sealed key and `value` the sealed value;
+in an opaque log the token is the key's own bytes, `key_ct` is empty and `value` is the
+value's own bytes. Knows nothing of headers, signatures or what a command does.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from hashlib import sha256
+from typing import NamedTuple
+
+from indelible_protocol import limits
+from indelible_protocol.encoding import vec2, vec4
+from indelible_protocol.errors import ErrorCode, ProtocolError
+from indelible_protocol.ids import EntryHash, ValueId
+
+TOKEN_BYTES = 32
+MIN_SEALED_BYTES = 80  # 32 of SIV, 16 of tag, 32 of padded plaintext
+
+
+class LogKind(IntEnum):
+    """Fixed at creation: who encrypts, and so what the server may check."""
+
+    SEALED = 1
+    OPAQUE = 2
+
+
+class Op(IntEnum):
+    UPSERT = 1
+    INSERT = 2
+    UPDATE = 3
+    REMOVE = 4
+    DELETE = 5
+    EXPECT_ABSENT = 6
+    EXPECT_ENTRY = 7
+    EXPECT_VERSION = 8
+    CONTROL = 16
+
+
+SETS = frozenset({Op.UPSERT, Op.INSERT, Op.UPDATE})
+MATCHES_VALUE = SETS | {Op.REMOVE}
+_OPS = {int(op): op for op in Op}
+_HEAD = struct.Struct(">BH")
+_U16 = struct.Struct(">H")
+_U32 = struct.Struct(">I")
+
+
+class Command(NamedTuple):
+    """One command, as in its bytes. (A tuple: 4,096 of them are decoded per request.)
+
+    `value` is the sealed or plain value for the three sets, the 32-byte value id for REMOVE,
+    a u64 version for EXPECT_ENTRY and EXPECT_VERSION, the control record for CONTROL, else
+    empty. `alts` are up to eight ids of the same value under earlier epochs.
+    """
+
+    op: Op
+    token: bytes
+    key_ct: bytes = b""
+    value: bytes = b""
+    alts: tuple[bytes, ...] = ()
+
+    @property
+    def version(self) -> int:
+        """The version that EXPECT_ENTRY or EXPECT_VERSION names."""
+        return int.from_bytes(self.value, "big")
+
+
+def encode(command: Command) -> bytes:
+    return (
+        _HEAD.pack(command.op, len(command.token))
+        + command.token
+        + vec2(command.key_ct)
+        + vec4(command.value)
+        + vec2(b"".join(command.alts))
+    )
+
+
+def encode_body(commands: Iterable[Command]) -> bytes:
+    """A commit's body: its commands back to back."""
+    return b"".join(map(encode, commands))
+
+
+class Located(NamedTuple):
+    """A command with the place of its bytes in the body, [start, end)."""
+
+    command: Command
+    start: int
+    end: int
+
+
+def decode_at(body: bytes, start: int) -> Located:
+    """The command whose bytes begin at `start`.
+
+    Raises:
+        ProtocolError: an unknown op, a length past the end, or more alts than allowed.
+    """
+    try:
+        op_number, length = _HEAD.unpack_from(body, start)
+        at = start + 3 + length
+        token = body[start + 3 : at]
+        (length,) = _U16.unpack_from(body, at)
+        key_ct = body[at + 2 : at + 2 + length]
+        at += 2 + length
+        (length,) = _U32.unpack_from(body, at)
+        value = body[at + 4 : at + 4 + length]
+        at += 4 + length
+        (length,) = _U16.unpack_from(body, at)
+        end = at + 2 + length
+    except struct.error:
+        raise ProtocolError(f"command at byte {start}: cut off") from None
+    op = _OPS.get(op_number)
+    if op is None:
+        raise ProtocolError(f"command at byte {start}: unknown op {op_number}")
+    if end > len(body):
+        raise ProtocolError(f"command at byte {start}: cut off")
+    if not length:
+        return Located(Command(op, token, key_ct, value), start, end)
+    if length % 32 or length > 32 * limits.MAX_ALTS:
+        raise ProtocolError(
+            f"command at byte {start}: alts have {length} bytes, "
+            f"at most {limits.MAX_ALTS} ids of 32 expected"
+        )
+    alts = tuple(body[i : i + 32] for i in range(at + 2, end, 32))
+    return Located(Command(op, token, key_ct, value, alts), start, end)
+
+
+def decode_body(body: bytes, count: int) -> list[Located]:
+    """Exactly `count` commands that fill `body`."""
+    commands = []
+    at = 0
+    for _ in range(count):
+        located = decode_at(body, at)
+        commands.append(located)
+        at = located.end
+    if at != len(body):
+        raise ProtocolError(f"body: {len(body) - at} bytes after command {count}")
+    return commands
+
+
+def check_size(count: int, body_bytes: int, *, max_commands: int, max_bytes: int) -> None:
+    """Refuses a commit over its log's limits with TOO_LARGE, naming the limit."""
+    if not count:
+        raise ProtocolError("a commit holds at least one command")
+    if count > max_commands:
+        raise ProtocolError(
+            f"{count} commands in one commit, at most {max_commands} are allowed (max_commands)",
+            ErrorCode.TOO_LARGE,
+        )
+    if body_bytes > max_bytes:
+        raise ProtocolError(
+            f"commit of {body_bytes} bytes, at most {max_bytes} are allowed (max_commit_bytes)",
+            ErrorCode.TOO_LARGE,
+        )
+
+
+def check_data_commands(commands: Sequence[Command], kind: LogKind) -> None:
+    """Refuses commands that cannot stand in a data commit of a log of this kind.
+
+    Raises:
+        ProtocolError: naming the command's index and what was expected.
+    """
+    check = _sealed_fault if kind is LogKind.SEALED else _opaque_fault
+    for index, command in enumerate(commands):
+        fault = _shape_fault(command) or check(command)
+        if fault:
+            raise ProtocolError(f"command {index} ({command.op.name}): {fault}")
+
+
+def _shape_fault(command: Command) -> str | None:
+    op, value = command.op, command.value
+    if op in SETS:
+        pass
+    elif op is Op.REMOVE:
+        if len(value) != 32:
+            return f"value id has {len(value)} bytes, 32 expected"
+    elif op in (Op.EXPECT_ENTRY, Op.EXPECT_VERSION):
+        if len(value) != 8 or command.version > limits.MAX_VERSION:
+            return "a version of 8 bytes up to 2^53-1 expected"
+    elif op is Op.CONTROL:
+        return "control records stand in control commits only"
+    elif value:
+        return "no value expected"
+    if op not in SETS and command.key_ct:
+        return "no sealed key expected"
+    if command.alts and op not in MATCHES_VALUE:
+        return "no alts expected"
+    return None
+
+
+def _sealed_fault(command: Command) -> str | None:
+    if command.op is Op.EXPECT_VERSION:
+        return "the expected version of a sealed commit stands in its header"
+    if len(command.token) != TOKEN_BYTES:
+        return f"token has {len(command.token)} bytes, {TOKEN_BYTES} expected"
+    if command.op in SETS:
+        key_ct = command.key_ct
+        if not MIN_SEALED_BYTES <= len(key_ct) <= limits.MAX_SEALED_KEY_BYTES:
+            return f"sealed key has {len(key_ct)} bytes"
+        if key_ct[:TOKEN_BYTES] != command.token:
+            return "sealed key does not begin with its token"
+        if len(command.value) < MIN_SEALED_BYTES:
+            return (
+                f"sealed value has {len(command.value)} bytes, {MIN_SEALED_BYTES} or more expected"
+            )
+    return None
+
+
+def _opaque_fault(command: Command) -> str | None:
+    if command.op is Op.EXPECT_VERSION:
+        return "no key expected" if command.token else None
+    if not 1 <= len(command.token) <= limits.MAX_KEY_BYTES:
+        return f"key has {len(command.token)} bytes, 1 to {limits.MAX_KEY_BYTES} expected"
+    if command.key_ct:
+        return "an opaque log has no sealed keys"
+    if command.alts:
+        return "an opaque log has no alts"
+    return None
+
+
+def value_id(kind: LogKind, command: Command) -> ValueId:
+    """What "the same value" is judged by: 32 bytes.
+
+    A sealed value begins with its SIV; an opaque one is hashed; REMOVE carries the id.
+    """
+    if command.op is Op.REMOVE:
+        return ValueId(command.value)
+    return ValueId(command.value[:32] if kind is LogKind.SEALED else sha256(command.value).digest())
+
+
+def entry_hash(command: Command) -> EntryHash:
+    """SHA-256(vec2(key_ct) ‖ value): what the state digest and effects name an entry by."""
+    return EntryHash(sha256(vec2(command.key_ct) + command.value).digest())

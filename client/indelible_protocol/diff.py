@@ -1,0 +1,135 @@
+"""What a version changed, and the net of what many versions changed.
+
+A version is stored with one effect per key that it changed. Folding the effects of the
+versions in (from, to] gives the smallest set of removes and adds that turns the contents at
+`from` into those at `to`; values are not needed for that. Knows nothing of where versions
+are kept.
+"""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from indelible_protocol.errors import ProtocolError
+
+Order = Literal["command", "key"]
+
+
+class Place(NamedTuple):
+    """Where an entry came in: its version, the command's index there, and its entry hash."""
+
+    version: int
+    command_index: int
+    entry_hash: bytes
+
+
+class Effect(NamedTuple):
+    """What one version did to one key.
+
+    `command_index` is the command that last changed the key in that commit and `offset` its first
+    byte in the body; `adds` says whether the key has a value afterwards (that command's);
+    `removed` is the entry that went, if there was one.
+    """
+
+    command_index: int
+    offset: int
+    adds: bool
+    removed: Place | None
+
+
+_HEAD = struct.Struct(">IIB")
+_PLACE = struct.Struct(">QI32s")
+_ADDS = 1
+_REMOVES = 2
+
+
+def encode_effects(effects: Iterable[Effect]) -> bytes:
+    """`u32 index ‖ u32 offset ‖ u8 flags` (1 adds, 2 removes), then for a remove
+    `u64 version ‖ u32 index ‖ entry_hash[32]`; back to back, by index."""
+    pieces = []
+    for effect in effects:
+        flags = _ADDS * effect.adds | _REMOVES * (effect.removed is not None)
+        pieces.append(_HEAD.pack(effect.command_index, effect.offset, flags))
+        if effect.removed is not None:
+            pieces.append(_PLACE.pack(*effect.removed))
+    return b"".join(pieces)
+
+
+def decode_effects(data: bytes) -> list[Effect]:
+    effects = []
+    at = 0
+    try:
+        while at < len(data):
+            index, offset, flags = _HEAD.unpack_from(data, at)
+            at += _HEAD.size
+            removed = None
+            if flags & _REMOVES:
+                removed = Place(*_PLACE.unpack_from(data, at))
+                at += _PLACE.size
+            effects.append(Effect(index, offset, bool(flags & _ADDS), removed))
+    except struct.error:
+        raise ProtocolError("effects: cut off") from None
+    return effects
+
+
+class Change(NamedTuple):
+    """One side of a diff: an entry that goes or comes, named by where it was introduced.
+
+    `last_version` and `last_index` are the command that last changed the key within the
+    range: what order `command` sorts by. `offset` is the introducing command's place in
+    its body, -1 where it has to be looked up.
+    """
+
+    op: Literal["remove", "add"]
+    token: bytes
+    version: int
+    command_index: int
+    offset: int
+    last_version: int
+    last_index: int
+
+
+@dataclass(slots=True)
+class _Net:
+    before: Place | None
+    after: tuple[int, int, int] | None  # version, index, offset
+    last_version: int
+    last_index: int
+
+
+@dataclass(slots=True)
+class Fold:
+    """The net of the versions given to `add`, which come in ascending order."""
+
+    _nets: dict[bytes, _Net] = field(default_factory=dict)
+
+    def add(self, version: int, token: bytes, effect: Effect) -> None:
+        after = (version, effect.command_index, effect.offset) if effect.adds else None
+        net = self._nets.get(token)
+        if net is None:
+            self._nets[token] = _Net(effect.removed, after, version, effect.command_index)
+        else:
+            net.after = after
+            net.last_version = version
+            net.last_index = effect.command_index
+
+    def changes(self, order: Order = "command", *, inverse: bool = False) -> list[Change]:
+        """Removes and adds in order; a key's remove comes before its add.
+
+        `inverse` swaps the sides: what turns the later contents into the earlier ones.
+        """
+        nets = [item for item in self._nets.items() if item[1].before or item[1].after]
+        if order == "key":
+            nets.sort(key=lambda item: item[0])
+        else:
+            nets.sort(key=lambda item: (item[1].last_version, item[1].last_index))
+        changes = []
+        for token, net in nets:
+            before = (*net.before[:2], -1) if net.before else None
+            gone, came = (net.after, before) if inverse else (before, net.after)
+            if gone:
+                changes.append(Change("remove", token, *gone, net.last_version, net.last_index))
+            if came:
+                changes.append(Change("add", token, *came, net.last_version, net.last_index))
+        return changes

@@ -1,0 +1,32 @@
+"""Every bound that both sides know. Sizes are in bytes unless the name says otherwise."""
+
+MAX_VERSION = 2**53 - 1  # JSON numbers and Lua doubles are exact up to here
+NO_VERSION = 2**64 - 1  # "no expected version" in a commit header
+
+MAX_COMMANDS = 4_096
+MAX_COMMIT_BYTES = 1 << 20
+MAX_CONTROL_RECORDS = 16
+MAX_MEMO_BYTES = 4_096
+MAX_ALTS = 8
+MAX_LAG = 1 << 21
+
+MAX_KEY_BYTES = 1_024
+MAX_NAME_BYTES = 1_024
+MAX_GROUP_BYTES = 256
+MAX_SEALED_KEY_BYTES = 2_048
+MAX_CARD_BYTES = 1_024
+MAX_WRAP_BYTES = 1_024
+MAX_WRAPS = 4_096
+MAX_SERVER_KEYS = 16
+MAX_IDEMPOTENCY_KEY_CHARS = 64
+
+MAX_WAIT_SECONDS = 60.0
+MAX_V1_BODY_BYTES = 2 << 20
+MAX_BODY_BYTES = MAX_V1_BODY_BYTES + (64 << 10)  # a full commit as base64 in JSON
+MAX_NESTING = 16
+
+DEFAULT_PAGE = 1_000
+MAX_PAGE = 10_000
+MAX_PAGE_BYTES = 4 << 20
+MAX_BATCH_KEYS = 4_096
+MAX_WAIT_LOGS = 10_000

@@ -1,0 +1,364 @@
+"""Messages of the native API: their shapes, and the two forms they travel in.
+
+`application/msgpack` is what our client speaks; JSON, with bytes as base64, is for people
+and other languages. Both forms are decoded under hard bounds: nesting, lengths, duplicate
+keys, unknown members and lossy numbers are refused. Sealed and signed bytes travel inside
+as they are.
+"""
+
+import json
+from enum import Enum
+from typing import Any, Literal, NoReturn, TypeVar
+
+import msgpack
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from indelible_protocol import limits
+from indelible_protocol.errors import ErrorCode, ProtocolError
+
+
+class Form(Enum):
+    """A content type that a body may have."""
+
+    MSGPACK = "application/msgpack"
+    JSON = "application/json"
+
+
+PROBLEM_TYPES = {
+    Form.MSGPACK: "application/problem+msgpack",
+    Form.JSON: "application/problem+json",
+}
+
+
+class Message(Struct, forbid_unknown_fields=True, omit_defaults=False, kw_only=True):
+    """A body or a part of one."""
+
+
+class Commit(Message):
+    """A commit as bytes: what its writer signed, and what the log stores."""
+
+    header: bytes
+    signature: bytes
+    body: bytes
+
+
+class CreateSealed(Message):
+    """PUT /v2/names/{token}: the genesis commit makes the log."""
+
+    genesis: Commit
+    group: str = ""
+
+
+class CreateOpaque(Message):
+    """PUT /v2/names/{name}?kind=opaque."""
+
+    group: str = ""
+
+
+class PlainCommand(Message):
+    """A command of an opaque log, spelled out. `type` decides which members apply."""
+
+    type: Literal[
+        "Upsert",
+        "Insert",
+        "Update",
+        "Remove",
+        "Delete",
+        "ExpectVersion",
+        "ExpectAbsent",
+        "ExpectEntry",
+    ]
+    key: bytes | UnsetType = UNSET
+    value: bytes | UnsetType = UNSET
+    version: int | UnsetType = UNSET
+
+
+class PlainCommit(Message):
+    """POST commits to an opaque log; the server lays the commit out."""
+
+    commands: list[PlainCommand]
+    source: str = ""
+
+
+class Committed(Message):
+    """Answer to a commit: 201 for a new version, 200 when nothing changed.
+
+    `repeated`: this is the answer that an earlier send of the same commit got. `durability`
+    is the deployment's profile under which the acknowledgement was given.
+    """
+
+    version: int
+    changed: bool
+    repeated: bool
+    durability: Literal["strict", "relaxed"]
+
+
+class Description(Message):
+    """A log: what it is and where it stands. Times are milliseconds since 1970, UTC.
+
+    `name` is the name's token (sealed) or the name (opaque); `name_ct` is the sealed name.
+    `entries` are the live ones; `stored_bytes` is the size of its commits.
+    """
+
+    log_id: bytes
+    kind: Literal["sealed", "opaque"]
+    name: bytes
+    group: str
+    incarnation: int
+    version: int
+    first_version: int
+    created_ms: int
+    updated_ms: int
+    entries: int
+    stored_bytes: int
+    max_commands: int
+    max_commit_bytes: int
+    generation: int
+    epoch: int
+    ctl_seq: int
+    name_ct: bytes
+
+
+class Opened(Message):
+    """Answer to a name: the log, its genesis, and the control commits after it in order."""
+
+    description: Description
+    genesis: Commit
+    control: list[Commit]
+
+
+class Listing(Message):
+    logs: list[Description]
+    cursor: str | None
+
+
+class StoredCommit(Message):
+    """A version as stored: the commit as received, and when."""
+
+    version: int
+    time_ms: int
+    header: bytes
+    signature: bytes
+    body: bytes
+
+
+class Commits(Message):
+    """Commits of the versions in (from, to]; ask again from `to` while it is below yours."""
+
+    commits: list[StoredCommit]
+    to: int
+
+
+class DiffChange(Message):
+    """An entry that comes or goes; `version` introduced it.
+
+    `key` is the token (sealed) or the key (opaque); `sealed_key` is empty in an opaque log.
+    """
+
+    op: Literal["add", "remove"]
+    key: bytes
+    sealed_key: bytes
+    value: bytes
+    version: int
+
+
+class Diff(Message, rename={"from_version": "from", "to_version": "to"}):
+    """Net changes from one version to another; `cursor` asks for the rest of them."""
+
+    from_version: int
+    to_version: int
+    changes: list[DiffChange]
+    cursor: str | None
+
+
+class Entry(Message):
+    key: bytes
+    sealed_key: bytes
+    value: bytes
+    version: int
+
+
+class BatchGet(Message):
+    """POST entries:batchGet; `at` is a version, absent for the current one."""
+
+    keys: list[bytes]
+    at: int | UnsetType = UNSET
+
+
+class Entries(Message):
+    """The entries that exist, in the order asked for, at `version`."""
+
+    version: int
+    entries: list[Entry]
+
+
+class KeyChange(Message):
+    """One step in a key's history: what the key held from `version` on, or that it went."""
+
+    op: Literal["set", "remove"]
+    version: int
+    time_ms: int
+    sealed_key: bytes
+    value: bytes
+
+
+class History(Message):
+    """Newest first."""
+
+    changes: list[KeyChange]
+    cursor: str | None
+
+
+class VersionInfo(Message):
+    """`source` is the commit's memo: sealed, or plain in an opaque log."""
+
+    version: int
+    time_ms: int
+    writer: bytes
+    source: bytes
+    commands: int
+    changes: int
+    stored_bytes: int
+    header: bytes
+
+
+class Versions(Message):
+    """Newest first."""
+
+    versions: list[VersionInfo]
+    cursor: str | None
+
+
+class Watched(Message):
+    log_id: bytes
+    version: int
+
+
+class Wait(Message):
+    """POST /v2/wait: answered when one of the logs is beyond its version, or after `wait` s."""
+
+    logs: list[Watched]
+    wait: float = 30.0
+
+
+class Moved(Message):
+    """The logs that are beyond the version given; `gone` were deleted or never there."""
+
+    moved: list[Watched]
+    gone: list[bytes]
+
+
+class Problem(Message):
+    """An error: RFC 9457 members, and the original protocol's beside them."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    codeNumber: int  # noqa: N815 - the original protocol's spelling
+    message: str
+    details: dict[str, Any]
+    retryable: bool
+    may_have_applied: bool
+    request_id: str
+
+
+M = TypeVar("M", bound=Message)
+
+
+def encode(message: Message, form: Form) -> bytes:
+    if form is Form.JSON:
+        return msgspec.json.encode(message)
+    packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)))
+    return packed
+
+
+def decode(data: bytes, kind: type[M], form: Form) -> M:
+    """A message of `kind`.
+
+    Raises:
+        ProtocolError: not of the form, beyond a bound, or another shape; says where.
+    """
+    value = _decode_json(data) if form is Form.JSON else _decode_msgpack(data)
+    try:
+        return msgspec.convert(value, kind, builtin_types=(bytes,) if form is Form.MSGPACK else ())
+    except msgspec.ValidationError as error:
+        raise ProtocolError(str(error)) from None
+
+
+def _decode_msgpack(data: bytes) -> object:
+    try:
+        value = msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=limits.MAX_WAIT_LOGS,
+            max_map_len=64,
+            max_str_len=limits.MAX_NAME_BYTES * 2,
+            max_bin_len=limits.MAX_COMMIT_BYTES + limits.MAX_COMMANDS * 16,
+            max_ext_len=0,
+            object_pairs_hook=_unique,
+        )
+    except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise ProtocolError(f"not msgpack within bounds: {_reason(error)}") from None
+    _check_nesting(value)
+    return value
+
+
+def _decode_json(data: bytes) -> object:
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"not JSON within bounds: {_reason(error)}") from None
+    _check_nesting(value)
+    return value
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ProtocolError("a key stands twice in one object")
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ProtocolError(f"{name} is not a JSON number")
+
+
+def _check_nesting(value: object) -> None:
+    depth = 0
+    level = [value]
+    while level:
+        depth += 1
+        if depth > limits.MAX_NESTING:
+            raise ProtocolError(f"nested deeper than {limits.MAX_NESTING}")
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+        level = below
+
+
+def problem(
+    code: ErrorCode, message: str, details: dict[str, Any], *, request_id: str, url: str
+) -> Problem:
+    """`url` documents the code; its last part is the code's word."""
+    return Problem(
+        type=url,
+        title=code.name.replace("_", " ").capitalize(),
+        status=code.http_status,
+        code=code.name,
+        codeNumber=code.number,
+        message=message,
+        details=details,
+        retryable=code.retryable,
+        may_have_applied=code.may_have_applied,
+        request_id=request_id,
+    )
