@@ -22,12 +22,11 @@ from typing import Literal
 
 import pytest
 import pytest_asyncio
+from indelible_server.embedded.binaries import wheel_binary
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-
-from indelible_server.embedded.binaries import wheel_binary
 
 EngineName = Literal["valkey", "redis"]
 
