@@ -2,10 +2,16 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
 
 import pytest
+from indelible_protocol import commands as protocol
+from indelible_protocol import semantics
+from indelible_protocol.commands import LogKind
+from indelible_protocol.semantics import LogState
 
 from tests.support.history import check
 from tests.support.operations import (
@@ -16,12 +22,13 @@ from tests.support.operations import (
     Op,
     Operation,
     Rejected,
+    Stored,
     Unknown,
     marker,
 )
 from tests.support.seeded_faults import FAULTS, Fault
-from tests.support.simulation import Cast, correct_history
-from tests.support.timeline import Entry, Refusal, judge
+from tests.support.simulation import KEYS, Cast, correct_history, some_commands
+from tests.support.timeline import Entry, Refusal, Timeline, judge
 from tests.support.vacuity import Guards, vacuities
 
 CORRECT_HISTORIES = 300
@@ -103,6 +110,14 @@ def test_a_violation_names_its_rule_and_its_operations() -> None:
             [Command(Op.UPSERT, "a", "2"), Command(Op.EXPECT_ENTRY, "a", version=7)],
             Refusal("UNEXPECTED_ENTRY", 1),
         ),
+        (
+            [
+                Command(Op.UPSERT, "a", "2"),
+                Command(Op.UPSERT, "a", "1"),
+                Command(Op.EXPECT_ENTRY, "a", version=7),
+            ],
+            Refusal("UNEXPECTED_ENTRY", 2),
+        ),
         ([Command(Op.DELETE, "a"), Command(Op.EXPECT_VERSION, version=9)], {"a": None}),
         (
             [Command(Op.DELETE, "a"), Command(Op.EXPECT_VERSION, version=8)],
@@ -114,6 +129,45 @@ def test_verdicts_on_a_log_at_9_whose_a_is_1_since_7(
     commands: list[Command], verdict: object
 ) -> None:
     assert judge(commands, 9, {"a": Entry("1", 7)}.get) == verdict
+
+
+def test_the_checker_reads_commands_as_the_protocol_does() -> None:
+    """Two readings of one text, written apart: the checker's and the product's model."""
+    for seed in range(40):
+        rng = random.Random(seed)
+        log = LogState(kind=LogKind.OPAQUE)
+        timeline = Timeline(())
+        stored: list[Stored] = []
+        for number in range(40):
+            contents = {key: entry for key in KEYS if (entry := timeline.entry(key, len(stored)))}
+            seen = max(0, len(stored) - rng.choice([0, 1]))
+            commands = some_commands(rng, f"{number}", seen, contents)
+            verdict = timeline.judge(commands, len(stored))
+            answer, effects = log.apply(submission(commands))
+            if isinstance(answer, semantics.Rejected):
+                assert verdict == Refusal(answer.code.name, answer.index or 0)
+                continue
+            assert not isinstance(verdict, Refusal)
+            assert (bool(verdict), len(verdict)) == (answer.changed, len(effects))
+            if verdict:
+                stored.append(Stored(version=len(stored) + 1, commands=commands))
+                timeline = Timeline(stored)
+            assert log.version == len(stored)
+        assert len(stored) > 10
+
+
+def submission(commands: Sequence[Command]) -> semantics.Submission:
+    """`commands` as the product's model takes them."""
+    located = []
+    for op, key, value, version in commands:
+        data = value.encode()
+        if op is Op.REMOVE:
+            data = sha256(data).digest()
+        elif op in (Op.EXPECT_ENTRY, Op.EXPECT_VERSION):
+            data = version.to_bytes(8, "big")
+        command = protocol.Command(protocol.Op[op.name], key.encode(), value=data)
+        located.append(protocol.Located(command, 0, 0))
+    return semantics.Submission(commit_hash=b"", commands=located)
 
 
 GUARDS = Guards(min_operations=400, min_per_second=5, min_overlapping_clients=4)
@@ -140,7 +194,7 @@ def test_each_guard_refuses_the_run_that_proves_nothing() -> None:
         "a second before": ([history], replace(GUARDS, min_per_second=1_000)),
         "commits rejected": ([replace(history, operations=agreeable)], GUARDS),
         "clients overlap": ([replace(history, operations=alone)], GUARDS),
-        "in doubt": ([history], replace(GUARDS, faults_ns=(fault_ns,))),
+        "in doubt": ([history], replace(GUARDS, faults_ns=((fault_ns, fault_ns),))),
         "did not succeed": ([replace(history, operations=_unsettled(history))], GUARDS),
         "began at version": ([replace(history, began_at=3)], GUARDS),
     }

@@ -27,10 +27,12 @@ from typing import assert_never
 from tests.support.operations import (
     Acked,
     Append,
+    Change,
     DiffRead,
     History,
     Operation,
     Read,
+    Refused,
     Rejected,
     Stored,
     Unknown,
@@ -138,7 +140,7 @@ class _Check:
             if any(tuple(commit.commands) != tuple(append.commands) for commit in commits):
                 self._report(3, f"{token} has other commands than were sent", append, *commits)
             match append.outcome:
-                case Rejected():
+                case Rejected() | Refused():
                     self._report(4, f"{token} was rejected but is at {versions}", append)
                 case Acked(changed=False):
                     self._report(4, f"{token} changed nothing but is at {versions}", append)
@@ -238,12 +240,14 @@ class _Check:
             if not self._exists(version):
                 self._report(7, f"diff names version {version}, which is not in the log", op)
                 return
-        self._changes(op, op.from_version, op.to_version)
+        self._changes(op, op.changes, op.from_version, op.to_version)
 
-    def _changes(self, op: DiffRead | Wait, from_version: int, to_version: int) -> None:
+    def _changes(
+        self, op: Operation, changes: Sequence[Change], from_version: int, to_version: int
+    ) -> None:
         net = self.timeline.net(from_version, to_version)
-        if sorted(op.changes) != net:
-            told, held = Counter(op.changes), Counter(net)
+        if sorted(changes) != net:
+            told, held = Counter(changes), Counter(net)
             message = f"diff lacks {list(held - told)[:3]}, has too much {list(told - held)[:3]}"
             self._report(9, message, op)
 
@@ -264,8 +268,8 @@ class _Check:
         late = (op.completed_ns - max(next_known_ns, op.invoked_ns)) / SECOND_NS
         if late > self.tolerance.to_wake_seconds:
             self._report(11, f"woke {late:.3f} s after {op.since + 1} was known", op)
-        if self._exists(op.version):
-            self._changes(op, op.since, op.version)
+        if op.changes is not None and self._exists(op.version):
+            self._changes(op, op.changes, op.since, op.version)
 
     def _exists(self, version: int) -> bool:
         return 0 <= version <= self.timeline.current

@@ -96,11 +96,18 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Certainly not in, and not judged either: no room, overload."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
     """The commit may be in, or may come in at any later time."""
 
 
-Outcome = Acked | Rejected | Unknown
+Outcome = Acked | Rejected | Refused | Unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +133,7 @@ class Append:
                 return version
             case Rejected(current=current):
                 return current
-            case Unknown():
+            case Refused() | Unknown():
                 return None
 
 
@@ -165,7 +172,8 @@ class DiffRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """`version` is None when the answer was "nothing after `since`"."""
+    """`version` is None when the answer was "nothing after `since`"; `changes` is None when
+    the answer tells the version alone."""
 
     client: str
     invoked_ns: int
@@ -173,7 +181,7 @@ class Wait:
     deadline_ns: int
     since: int
     version: int | None
-    changes: Sequence[Change] = ()
+    changes: Sequence[Change] | None = None
 
     @property
     def observed(self) -> int | None:

@@ -438,11 +438,11 @@ def a_diff_is_told_backwards(rng: random.Random, history: History) -> History | 
 
 @fault(9)
 def a_wait_wakes_with_another_diff(rng: random.Random, history: History) -> History | None:
-    places = [op for op in _woken(history) if op.changes]
+    places = [(op, op.changes) for op in _woken(history) if op.changes]
     if not places:
         return None
-    op = rng.choice(places)
-    return _with(history, op, replace(op, changes=op.changes[1:]))
+    op, changes = rng.choice(places)
+    return _with(history, op, replace(op, changes=changes[1:]))
 
 
 @fault(11)

@@ -8,7 +8,7 @@ nothing in it.
 
 import heapq
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -57,13 +57,17 @@ def difference(old: Contents, new: Contents) -> list[Change]:
     return gone + come
 
 
-def some_commands(rng: random.Random, token: str, contents: Contents) -> list[Command]:
-    """A commit by a client that last saw `contents`: often right about them, often not."""
+def some_commands(
+    rng: random.Random, token: str, version: int, contents: Mapping[str, Entry]
+) -> list[Command]:
+    """A commit by a client that last saw `contents` at `version`: it is often out of date."""
     commands = [marker(token)]
+    if rng.random() < 0.2:
+        commands.append(Command(Op.EXPECT_VERSION, version=version))
     for number in range(rng.choice([1, 1, 1, 2, 3])):
         key, value = rng.choice(KEYS), f"{token}.{number}"
         held = contents.get(key)
-        version = held.version if held else 1
+        introduced = held.version if held else 1
         commands += rng.choice(
             [
                 [Command(Op.UPSERT, key, value)],
@@ -74,7 +78,7 @@ def some_commands(rng: random.Random, token: str, contents: Contents) -> list[Co
                 [Command(Op.REMOVE, key, held.value if held else value)],
                 [Command(Op.DELETE, key)],
                 [Command(Op.EXPECT_ABSENT, key), Command(Op.UPSERT, key, value)],
-                [Command(Op.EXPECT_ENTRY, key, version=version), Command(Op.DELETE, key)],
+                [Command(Op.EXPECT_ENTRY, key, version=introduced), Command(Op.DELETE, key)],
             ]
         )
     return commands
@@ -157,9 +161,7 @@ class _Writer(_Client):
     def act(self) -> None:
         world, rng = self.world, self.world.rng
         token = f"{self.name}-{self.left}"
-        commands = some_commands(rng, token, world.states[self.seen])
-        if rng.random() < 0.25:
-            commands.insert(1, Command(Op.EXPECT_VERSION, version=self.seen))
+        commands = some_commands(rng, token, self.seen, world.states[self.seen])
         invoked_ns = world.now_ns
         lost = rng.random() < self.unknown_share
         answers: list[Outcome] = []

@@ -39,46 +39,30 @@ def judge(commands: Sequence[Command], version: int, lookup: Lookup) -> Effects 
     Effects are net: a key whose value ends as it began is not among them.
     """
     now: dict[str, str | None] = {}
-
-    def value_of(key: str) -> str | None:
-        if key in now:
-            return now[key]
-        entry = lookup(key)
-        return None if entry is None else entry.value
-
     for index, (op, key, value, expected) in enumerate(commands):
-        held = value_of(key)
+        entry = lookup(key)
+        held = now.get(key, entry and entry.value)
         match op:
-            case Op.UPSERT:
+            case Op.INSERT if held not in (None, value):
+                return Refusal("UNEXPECTED_VALUE", index)
+            case Op.UPDATE if held is None:
+                return Refusal("NONEXISTENT_VALUE", index)
+            case Op.EXPECT_ABSENT if held is not None:
+                return Refusal("UNEXPECTED_VALUE", index)
+            case Op.EXPECT_ENTRY if entry is None or entry.version != expected or key in now:
+                return Refusal("UNEXPECTED_ENTRY", index)
+            case Op.EXPECT_VERSION if version != expected:
+                return Refusal("UNEXPECTED_VERSION", index)
+            case Op.UPSERT | Op.INSERT | Op.UPDATE if held != value:
                 now[key] = value
-            case Op.INSERT:
-                if held not in (None, value):
-                    return Refusal("UNEXPECTED_VALUE", index)
-                now[key] = value
-            case Op.UPDATE:
-                if held is None:
-                    return Refusal("NONEXISTENT_VALUE", index)
-                now[key] = value
-            case Op.REMOVE:
-                if held == value:
-                    now[key] = None
-            case Op.DELETE:
+            case Op.REMOVE if held == value:
                 now[key] = None
-            case Op.EXPECT_ABSENT:
-                if held is not None:
-                    return Refusal("UNEXPECTED_VALUE", index)
-            case Op.EXPECT_ENTRY:
-                entry = lookup(key)
-                if entry is None or entry.version != expected or held != entry.value:
-                    return Refusal("UNEXPECTED_ENTRY", index)
-            case Op.EXPECT_VERSION:
-                if version != expected:
-                    return Refusal("UNEXPECTED_VERSION", index)
-    before = {key: lookup(key) for key in now}
+            case Op.DELETE if held is not None:
+                now[key] = None
     return {
         key: value
         for key, value in now.items()
-        if value != (entry.value if (entry := before[key]) is not None else None)
+        if value != ((entry := lookup(key)) and entry.value)
     }
 
 
