@@ -9,6 +9,7 @@ are kept.
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 from indelible_protocol.errors import ProtocolError
@@ -40,6 +41,7 @@ class Effect(NamedTuple):
 
 _HEAD = struct.Struct(">IIB")
 _PLACE = struct.Struct(">QI32s")
+UNKNOWN_OFFSET = -1
 _ADDS = 1
 _REMOVES = 2
 
@@ -78,7 +80,7 @@ class Change(NamedTuple):
 
     `last_version` and `last_index` are the command that last changed the key within the
     range: what order `command` sorts by. `offset` is the introducing command's place in
-    its body, -1 where it has to be looked up.
+    its body, or UNKNOWN_OFFSET where it has to be looked up.
     """
 
     op: Literal["remove", "add"]
@@ -114,22 +116,30 @@ class Fold:
             net.last_version = version
             net.last_index = effect.command_index
 
-    def changes(self, order: Order = "command", *, inverse: bool = False) -> list[Change]:
-        """Removes and adds in order; a key's remove comes before its add.
-
-        `inverse` swaps the sides: what turns the later contents into the earlier ones.
-        """
+    def changes(self) -> list[Change]:
+        """The net in order `command`; a key's remove comes before its add."""
         nets = [item for item in self._nets.items() if item[1].before or item[1].after]
-        if order == "key":
-            nets.sort(key=lambda item: item[0])
-        else:
-            nets.sort(key=lambda item: (item[1].last_version, item[1].last_index))
+        nets.sort(key=lambda item: (item[1].last_version, item[1].last_index))
         changes = []
         for token, net in nets:
-            before = (*net.before[:2], -1) if net.before else None
-            gone, came = (net.after, before) if inverse else (before, net.after)
-            if gone:
-                changes.append(Change("remove", token, *gone, net.last_version, net.last_index))
-            if came:
-                changes.append(Change("add", token, *came, net.last_version, net.last_index))
+            last = (net.last_version, net.last_index)
+            if net.before:
+                place = (net.before.version, net.before.command_index, UNKNOWN_OFFSET)
+                changes.append(Change("remove", token, *place, *last))
+            if net.after:
+                changes.append(Change("add", token, *net.after, *last))
         return changes
+
+
+def by_key(changes: Iterable[Change]) -> list[Change]:
+    """Order `key`: by token, a remove before the add of the same key."""
+    return sorted(changes, key=lambda change: (change.token, change.op == "add"))
+
+
+def inverted(changes: Iterable[Change]) -> list[Change]:
+    """What leads back: sides swapped, the order of keys kept, removes still before adds."""
+    swapped = []
+    for _, sides in groupby(changes, key=lambda change: change.token):
+        for change in reversed(list(sides)):
+            swapped.append(change._replace(op="add" if change.op == "remove" else "remove"))
+    return swapped

@@ -1,0 +1,200 @@
+"""Every setting of the server: its default, where it may come from, what it may be.
+
+Defaults, then a TOML file (`--config`), then `INDELIBLE_…` in the environment, then flags.
+The only module that reads the environment. Knows nothing of what the settings are used for.
+"""
+
+import argparse
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+
+class SettingsError(ValueError):
+    """A setting that is missing or not what it should be; says which and what was expected."""
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    data: Annotated[
+        str, Meta(description="folder of the embedded engine; needed unless --redis is given")
+    ] = ""
+    redis: Annotated[
+        str, Meta(description="URL of an external Redis or Valkey (redis://, rediss://, unix://)")
+    ] = ""
+    secret_file: Annotated[
+        str,
+        Meta(description="file with the secret that keys API key hashes and cursors (32+ bytes)"),
+    ] = ""
+    listen: Annotated[str, Meta(description="HOST:PORT; port 0 takes a free one")] = (
+        "127.0.0.1:8480"
+    )
+    operations_listen: Annotated[
+        str, Meta(description="HOST:PORT for /livez, /readyz and /metrics alone")
+    ] = ""
+    tls_cert: Annotated[str, Meta(description="PEM file with the certificate chain")] = ""
+    tls_key: Annotated[str, Meta(description="PEM file with the private key")] = ""
+    durability: Annotated[
+        Literal["strict", "relaxed"],
+        Meta(description="what an acknowledgement promises: fsynced, or in memory"),
+    ] = "strict"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="least level logged")
+    ] = "info"
+    log_format: Annotated[Literal["json", "console"], Meta(description="form of log lines")] = (
+        "json"
+    )
+    max_waiters: Annotated[
+        int, Meta(ge=1, description="long polls that one process holds at most")
+    ] = 20_000
+    max_tenant_waiters: Annotated[
+        int, Meta(ge=1, description="long polls that one tenant holds in a process at most")
+    ] = 15_000
+    max_commits_in_flight: Annotated[
+        int, Meta(ge=1, description="commits that one process works on at once")
+    ] = 1_024
+    max_wait_seconds: Annotated[
+        float, Meta(gt=0, le=60, description="longest wait that a request may ask for")
+    ] = 60.0
+    body_seconds: Annotated[
+        float, Meta(gt=0, le=300, description="time that a request's body may take to arrive")
+    ] = 30.0
+    idle_seconds: Annotated[
+        float, Meta(gt=0, le=300, description="time that an idle or header-only connection lives")
+    ] = 20.0
+    store_seconds: Annotated[
+        float, Meta(gt=0, le=60, description="time that one store operation may take")
+    ] = 2.0
+    store_connections: Annotated[
+        int, Meta(ge=1, le=1_024, description="connections to the store for requests")
+    ] = 32
+    recheck_seconds: Annotated[
+        float, Meta(gt=0, le=60, description="how often waited-on logs are read without a hint")
+    ] = 5.0
+    cache_bytes: Annotated[
+        int, Meta(ge=0, description="memory for encoded diffs in one process")
+    ] = 64 << 20
+
+
+FLAGS: Mapping[str, str] = {
+    name: "--" + name.replace("_", "-") for name in Settings.__struct_fields__
+}
+VARIABLES: Mapping[str, str] = {name: "INDELIBLE_" + name.upper() for name in FLAGS}
+
+
+class Surroundings(Struct, frozen=True, kw_only=True):
+    """What the process inherits and cannot be told by flags.
+
+    `failpoint` names a point at which the process kills itself: for fault tests alone.
+    """
+
+    notify_socket: str | None = None
+    watchdog_seconds: float | None = None
+    runtime_dir: Path | None = None
+    failpoint: str | None = None
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Sequence[str] = tuple(FLAGS)) -> None:
+    """A flag for each of `names`; one that is not given leaves nothing behind."""
+    for name in names:
+        meta = next(m for m in _hint(name).__metadata__ if isinstance(m, Meta))
+        default = _default(name)
+        shown = f"{meta.description} [{VARIABLES[name]}]" + (
+            f" (default: {default})" if default else ""
+        )
+        parser.add_argument(
+            FLAGS[name],
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=shown.replace("%", "%%"),
+            metavar=name.rpartition("_")[2].upper(),
+        )
+    parser.add_argument(
+        "--config", metavar="FILE", help="TOML file with these settings [INDELIBLE_CONFIG]"
+    )
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force, from every source.
+
+    Raises:
+        SettingsError: names the setting, where it came from, and what was expected.
+    """
+    environ = os.environ if environ is None else environ
+    sources: list[tuple[str, Mapping[str, Any]]] = []
+    config = flags.get("config") or environ.get("INDELIBLE_CONFIG")
+    if config:
+        sources.append((config, _read_toml(Path(config))))
+    sources.append(
+        ("the environment", {n: environ[v] for n, v in VARIABLES.items() if v in environ})
+    )
+    sources.append(("the command line", {name: flags[name] for name in FLAGS if name in flags}))
+    merged: dict[str, Any] = {}
+    for origin, values in sources:
+        for name, value in values.items():
+            merged[name] = _checked(name, value, origin)
+    settings = Settings(**merged)
+    if bool(settings.data) == bool(settings.redis):
+        raise SettingsError("give either --data DIR (embedded engine) or --redis URL, one of them")
+    if settings.redis and not settings.secret_file:
+        raise SettingsError(
+            "--redis needs --secret-file FILE: the key of API key hashes and cursors"
+        )
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise SettingsError("--tls-cert and --tls-key go together")
+    parse_address(settings.listen, "listen")
+    if settings.operations_listen:
+        parse_address(settings.operations_listen, "operations_listen")
+    return settings
+
+
+def surroundings(environ: Mapping[str, str] | None = None) -> Surroundings:
+    environ = os.environ if environ is None else environ
+    watchdog = environ.get("WATCHDOG_USEC", "")
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    return Surroundings(
+        notify_socket=environ.get("NOTIFY_SOCKET"),
+        watchdog_seconds=int(watchdog) / 1e6 if watchdog.isdigit() else None,
+        runtime_dir=Path(runtime) if runtime else None,
+        failpoint=environ.get("INDELIBLE_FAILPOINT"),
+    )
+
+
+def parse_address(text: str, name: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[V6]:PORT`."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdigit() or int(port) > 65_535:
+        raise SettingsError(f"{name} is {text!r}, HOST:PORT expected (as 127.0.0.1:8480)")
+    return host, int(port)
+
+
+def _hint(name: str) -> Any:
+    return get_type_hints(Settings, include_extras=True)[name]
+
+
+def _default(name: str) -> Any:
+    field = next(f for f in msgspec.structs.fields(Settings) if f.name == name)
+    return field.default
+
+
+def _checked(name: str, value: object, origin: str) -> Any:
+    try:
+        return msgspec.convert(value, _hint(name), strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{name} from {origin} is {value!r}: {error}") from None
+
+
+def _read_toml(path: Path) -> Mapping[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    unknown = sorted(set(values) - set(FLAGS))
+    if unknown:
+        raise SettingsError(f"{path}: unknown settings {', '.join(unknown)}")
+    return values

@@ -1,0 +1,105 @@
+"""Clients of the store, and what their failures mean.
+
+redis-py is told not to do what it does by default: send a command again by itself (a commit
+would enter twice), wait for ever, or open connections without bound. Knows nothing of what
+is stored.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from indelible_protocol.errors import ErrorCode
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004 - redis-py's own name
+    MaxConnectionsError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from indelible_server.store.errors import OutcomeUnknown, Refusal, StoreUnavailable
+
+_NOT_DONE = ("BUSY ", "NOAUTH", "NOPERM", "WRONGPASS", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS")
+
+
+def connect(url: str, *, connections: int, timeout_seconds: float) -> Redis:
+    """A client for commands: bounded, with deadlines, and without hidden retries."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=timeout_seconds,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        protocol=2,
+        health_check_interval=0,
+        client_name="indelible-api",
+    )
+    return Redis(connection_pool=pool)
+
+
+def connect_subscriber(url: str, *, timeout_seconds: float) -> Redis:
+    """A client for one connection that listens: it may be silent for as long as it likes."""
+    return Redis.from_url(
+        url,
+        socket_timeout=None,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        health_check_interval=0,
+        client_name="indelible-wakeups",
+    )
+
+
+@asynccontextmanager
+async def store_answer() -> AsyncIterator[None]:
+    """For reads: any failure of the store's client becomes StoreUnavailable."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(_reason(error)) from error
+
+
+@asynccontextmanager
+async def write_outcome() -> AsyncIterator[None]:
+    """For writes: tells what was certainly not done from what may have been.
+
+    Full memory or disk is STORAGE_FULL; no connection or a refusal to start is
+    StoreUnavailable; all else that comes after sending is OutcomeUnknown.
+    """
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise Refusal(ErrorCode.STORAGE_FULL, "the store's memory is full") from error
+    except (MaxConnectionsError, AuthenticationError) as error:
+        raise StoreUnavailable(_reason(error)) from error
+    except (ReadOnlyError, BusyLoadingError) as error:
+        raise OutcomeUnknown(_reason(error)) from error
+    except ResponseError as error:
+        text = str(error)
+        if "OOM" in text:
+            raise Refusal(ErrorCode.STORAGE_FULL, "the store's memory is full") from error
+        if text.startswith("MISCONF"):
+            raise Refusal(ErrorCode.STORAGE_FULL, "the store cannot write to its disk") from error
+        if text.startswith(_NOT_DONE):
+            raise StoreUnavailable(_reason(error)) from error
+        raise OutcomeUnknown(_reason(error)) from error
+    except (RedisError, OSError, TimeoutError) as error:
+        if isinstance(error, ConnectionError) and "Error connecting" in str(error):
+            raise StoreUnavailable("no connection") from error
+        if isinstance(error, ConnectionError) and "No connection available" in str(error):
+            raise StoreUnavailable("every connection is busy") from error
+        raise OutcomeUnknown(_reason(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    """A word for the operator; the text may hold addresses or arguments and is left out."""
+    text = str(error).split(" ", 1)[0]
+    return text if text.isupper() and text.isalpha() else type(error).__name__

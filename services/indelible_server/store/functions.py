@@ -1,0 +1,125 @@
+"""The function library: its source, its version, loading it, calling it.
+
+One function per verb, one file each in `lua/`. A file's header comment states KEYS, ARGV,
+REPLIES and FLAGS; the loader refuses a file without them and a call with another number of
+keys. Functions of different library versions live side by side, so that servers of two
+releases can share a store while one replaces the other.
+"""
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from indelible_server.store.connection import store_answer, write_outcome
+from indelible_server.store.errors import OutcomeUnknown, StoreUnavailable
+
+LIBRARY_VERSION = 1
+LIBRARY = f"indelible_{LIBRARY_VERSION}"
+_SHARED = ("log", "answers")
+_VERBS = ("commit", "recall", "create", "bind", "delete")
+_HEADER = re.compile(r"^-- (KEYS|ARGV|REPLIES|FLAGS):(.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A verb as registered in the store: its full name and how many keys it takes."""
+
+    name: str
+    key_count: int
+    writes: bool
+
+
+@cache
+def source() -> tuple[str, dict[str, Function]]:
+    """The library's Lua, and its functions by verb.
+
+    Raises:
+        ValueError: a verb's file does not state KEYS, ARGV, REPLIES and FLAGS.
+    """
+    folder = resources.files("indelible_server.store") / "lua"
+    pieces = [f"#!lua name={LIBRARY}"]
+    functions = {}
+    for verb in (*_SHARED, *_VERBS):
+        text = (folder / f"{verb}.lua").read_text()
+        pieces.append(text)
+        if verb in _SHARED:
+            continue
+        header = {name: value.split() for name, value in _HEADER.findall(text)}
+        missing = {"KEYS", "ARGV", "REPLIES", "FLAGS"} - set(header)
+        if missing:
+            raise ValueError(f"{verb}.lua does not state {', '.join(sorted(missing))}")
+        name = f"indelible_{LIBRARY_VERSION}_{verb}"
+        flags = ", ".join(f"'{flag}'" for flag in header["FLAGS"])
+        pieces.append(
+            f"redis.register_function{{function_name='{name}', callback={verb}, flags={{{flags}}}}}"
+        )
+        functions[verb] = Function(name, len(header["KEYS"]), "no-writes" not in header["FLAGS"])
+    return "\n".join(pieces) + "\n", functions
+
+
+async def load(redis: Redis) -> None:
+    """Loads the library unless this very source is there already.
+
+    Raises:
+        StoreUnavailable: it is absent or another text, and this user may not load it.
+    """
+    lua, _ = source()
+    async with store_answer():
+        found = await redis.execute_command("FUNCTION LIST", "LIBRARYNAME", LIBRARY, "WITHCODE")
+        if found and lua.encode() in _flat(found):
+            return
+    try:
+        await redis.execute_command("FUNCTION LOAD", "REPLACE", lua)
+    except ResponseError as error:
+        raise StoreUnavailable(
+            f"the function library {LIBRARY} is not loaded and may not be ({error})"
+        ) from error
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(type(error).__name__) from error
+
+
+def _flat(value: object) -> list[bytes]:
+    if isinstance(value, bytes):
+        return [value]
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, (list, tuple)):
+        return [piece for item in value for piece in _flat(item)]
+    return []
+
+
+Argument = bytes | str | int
+Reply = list[bytes | int]
+
+
+async def call(
+    redis: Redis, verb: str, keys: Sequence[str], arguments: Sequence[Argument]
+) -> tuple[str, Reply]:
+    """Calls a verb once, never again; the reply's first word and the rest.
+
+    Every call carries a fresh nonce that the reply must echo, so that an answer to somebody
+    else's call can never be taken for this one's.
+
+    Raises:
+        OutcomeUnknown: a write was sent and its answer is lost or another's.
+        StoreUnavailable: nothing was done.
+        Refusal: STORAGE_FULL where memory or disk is full; nothing was done.
+    """
+    function = source()[1][verb]
+    assert len(keys) == function.key_count, f"{verb} takes {function.key_count} keys"
+    nonce = secrets.token_bytes(8)
+    command = "FCALL" if function.writes else "FCALL_RO"
+    async with write_outcome() if function.writes else store_answer():
+        reply = await redis.execute_command(
+            command, function.name, len(keys), *keys, nonce, *arguments
+        )
+        if not isinstance(reply, list) or not reply or reply[0] != nonce:
+            await redis.connection_pool.disconnect(inuse_connections=False)
+            raise OutcomeUnknown("an answer to another call came back")
+    return reply[1].decode(), reply[2:]

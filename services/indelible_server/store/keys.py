@@ -1,0 +1,105 @@
+"""Every key in Redis, its shape, and the one process that writes it.
+
+All keys of a log carry its id as hash tag and so live in one cluster slot; name records,
+listings and credentials are in slots of their own. No key is made of request text: names
+and groups come in hashed.
+
+| key | type | holds | written by |
+|---|---|---|---|
+| `{<log id>}:meta` | hash | version, epoch, counters, genesis; the tombstone | api |
+| `{<log id>}:commits` | stream | `<version>-0` → header, signature, body, time, effects | api |
+| `{<log id>}:index` | hash | token → value_id ‖ entry_hash ‖ version ‖ command index | api |
+| `{<log id>}:chains` | hash | writer ‖ chain → msgpack answer (sealed logs) | api |
+| `{<log id>}:chainorder` | sorted set | writer ‖ chain by the version of its answer | api |
+| `{<log id>}:answers0`, `1` | hash | idempotency key → msgpack answer (opaque logs) | api |
+| `{<log id>}:control` | list | versions of the control commits after the genesis | api |
+| `{<log id>}:versions` | channel | hint: the version that the log is at now, or `deleted` | api |
+| `{n:<tenant>:<database>:<hash>}` | string | msgpack name record | api |
+| `{l:<tenant>:<database>}:logs` | sorted set | u64 created_ms ‖ log id, all scores 0 | api |
+| `{l:<tenant>:<database>}:group:<hash>` | sorted set | the same, of one group | api |
+| `{t:<tenant>}` | hash | the tenant's name and time of creation | tenant command |
+| `{t:<tenant>}:keys` | set | public ids of its API keys | tenant command |
+| `{t:<tenant>}:databases` | set | names of databases that hold logs | api |
+| `{tenants}` | hash | tenant name → tenant id | tenant command |
+| `{k:<key id>}` | hash | tenant, keyed hash of the API key, time of creation | tenant command |
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from indelible_protocol.commands import LogKind
+from indelible_protocol.ids import LogId
+
+TENANTS = "{tenants}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogKeys:
+    """The keys of one log, in the order in which functions take them."""
+
+    meta: str
+    commits: str
+    index: str
+    chains: str
+    chain_order: str
+    answers0: str
+    answers1: str
+    control: str
+    channel: str
+
+    def all(self) -> tuple[str, ...]:
+        return (
+            self.meta,
+            self.commits,
+            self.index,
+            self.chains,
+            self.chain_order,
+            self.answers0,
+            self.answers1,
+            self.control,
+            self.channel,
+        )
+
+
+def of_log(log_id: LogId) -> LogKeys:
+    tag = "{" + log_id.hex() + "}:"
+    return LogKeys(
+        tag + "meta",
+        tag + "commits",
+        tag + "index",
+        tag + "chains",
+        tag + "chainorder",
+        tag + "answers0",
+        tag + "answers1",
+        tag + "control",
+        tag + "versions",
+    )
+
+
+def name(tenant: str, database: str, kind: LogKind, token: bytes) -> str:
+    digest = sha256(bytes((kind,)) + token).hexdigest()
+    return f"{{n:{tenant}:{database}:{digest}}}"
+
+
+def listing(tenant: str, database: str) -> str:
+    return f"{{l:{tenant}:{database}}}:logs"
+
+
+def group_listing(tenant: str, database: str, group: str) -> str:
+    return f"{{l:{tenant}:{database}}}:group:{sha256(group.encode()).hexdigest()}"
+
+
+def tenant(tenant_id: str) -> str:
+    return f"{{t:{tenant_id}}}"
+
+
+def tenant_keys(tenant_id: str) -> str:
+    return f"{{t:{tenant_id}}}:keys"
+
+
+def tenant_databases(tenant_id: str) -> str:
+    return f"{{t:{tenant_id}}}:databases"
+
+
+def credential(key_id: str) -> str:
+    return f"{{k:{key_id}}}"

@@ -1,0 +1,560 @@
+"""Logs: making, opening, describing, listing, deleting them, and committing to them.
+
+The writing half of the store. Knows nothing of HTTP, and nothing of what a reader asks for
+(`reading` does).
+"""
+
+import secrets
+import struct
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from indelible_protocol import limits
+from indelible_protocol.commands import Located, LogKind, Op, entry_hash, value_id
+from indelible_protocol.errors import ErrorCode, ProtocolError
+from indelible_protocol.ids import NO_WRITER, LogId, PublicKey
+from indelible_protocol.records import OpaqueGenesis
+from indelible_protocol.semantics import Acknowledged, Submission
+from indelible_protocol.signing import SignedCommit
+from redis.asyncio import Redis
+
+from indelible_server.store import functions, keys
+from indelible_server.store.admission import (
+    Admitted,
+    LogIdentity,
+    found_opaque,
+    found_sealed,
+)
+from indelible_server.store.connection import store_answer
+from indelible_server.store.errors import OutcomeUnknown, Refusal
+from indelible_server.store.names import NameRecord, Names, Scope
+
+_KIND_WORDS = {LogKind.SEALED: "sealed", LogKind.OPAQUE: "opaque"}
+_KINDS = {word.encode(): kind for kind, word in _KIND_WORDS.items()}
+_IDENTITIES = 20_000
+_BIND_ATTEMPTS = 8
+_PACKED = struct.Struct(">BI")
+_ZERO32 = bytes(32)
+
+_IDENTITY_FIELDS = (
+    "tenant",
+    "database",
+    "kind",
+    "name",
+    "group",
+    "owner",
+    "max_commands",
+    "max_commit_bytes",
+)
+_STATE_FIELDS = (
+    "deleted",
+    "incarnation",
+    "version",
+    "first_version",
+    "created_ms",
+    "time_ms",
+    "entries",
+    "stored_bytes",
+    "generation",
+    "epoch",
+    "ctl_seq",
+    "name_ct",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogDescription:
+    """A log as it stands. Times in milliseconds since 1970, UTC."""
+
+    identity: LogIdentity
+    incarnation: int
+    version: int
+    first_version: int
+    created_ms: int
+    updated_ms: int
+    entries: int
+    stored_bytes: int
+    generation: int
+    epoch: int
+    ctl_seq: int
+    name_ct: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedLog:
+    description: LogDescription
+    genesis: SignedCommit
+    control: tuple[SignedCommit, ...]
+    created: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """A log about to be made."""
+
+    log_id: LogId
+    fields: dict[str, bytes | str | int]
+
+
+def nonexistent() -> Refusal:
+    """The one answer for logs that are absent and logs of other tenants."""
+    return Refusal(ErrorCode.NONEXISTENT_LOG, "there is no such log")
+
+
+def replaced(version: int) -> Refusal:
+    return Refusal(
+        ErrorCode.LOG_REPLACED,
+        f"this log was deleted at version {version}; a log made again under its name has "
+        "another log_id",
+        {"last_version": version},
+    )
+
+
+class Logs:
+    """`reach` is called with the name of each failpoint that a commit passes."""
+
+    def __init__(self, redis: Redis, *, reach: Callable[[str], None] = lambda point: None) -> None:
+        self._redis = redis
+        self._names = Names(redis)
+        self._reach = reach
+        self._identities: OrderedDict[LogId, LogIdentity] = OrderedDict()
+
+    async def identify(self, tenant: str, log_id: LogId) -> LogIdentity:
+        """What the log is, if it is this tenant's.
+
+        Raises:
+            Refusal: NONEXISTENT_LOG, the same for absent and for foreign.
+        """
+        identity = self._identities.get(log_id)
+        if identity is None:
+            async with store_answer():
+                values = await self._redis.execute_command(
+                    "HMGET", keys.of_log(log_id).meta, *_IDENTITY_FIELDS
+                )
+            if values[0] is None:
+                raise nonexistent()
+            identity = _identity(log_id, values)
+            self._identities[log_id] = identity
+            if len(self._identities) > _IDENTITIES:
+                self._identities.popitem(last=False)
+        if identity.tenant != tenant:
+            raise nonexistent()
+        return identity
+
+    async def create_sealed(
+        self, scope: Scope, token: bytes, genesis: SignedCommit, group: str
+    ) -> OpenedLog:
+        """Makes the log that `genesis` founds, or opens the one that has the name already.
+
+        Raises:
+            ProtocolError: the genesis commit is not sound.
+            Refusal: LOG_EXISTS with another group.
+        """
+        founded = found_sealed(genesis)
+        record = founded.genesis
+        check_group(group)
+
+        def draft(incarnation: int) -> _Draft:
+            return _Draft(
+                log_id=founded.log_id,
+                fields=_first_fields(scope, LogKind.SEALED, token, group, incarnation, genesis)
+                | {
+                    "owner": record.owner.pk_sign,
+                    "max_commands": record.max_commands,
+                    "max_commit_bytes": record.max_commit_bytes,
+                    "max_lag": record.max_lag,
+                    "generation": 1,
+                    "epoch": 1,
+                    "ctl_seq": founded.ctl_seq,
+                    "ctl_head": founded.ctl_head,
+                    "name_ct": record.name_ct,
+                },
+            )
+
+        return await self._create(scope, LogKind.SEALED, token, group, draft)
+
+    async def create_opaque(self, scope: Scope, name: bytes, group: str) -> OpenedLog:
+        """Makes an opaque log, or opens the one that has the name already.
+
+        Raises:
+            Refusal: LOG_EXISTS with another group.
+        """
+        check_group(group)
+
+        def draft(incarnation: int) -> _Draft:
+            log_id, genesis = found_opaque(
+                OpaqueGenesis(
+                    tenant=scope.tenant.encode(),
+                    database=scope.database.encode(),
+                    name=name,
+                    group=group.encode(),
+                    incarnation=incarnation,
+                    random=secrets.token_bytes(32),
+                )
+            )
+            return _Draft(
+                log_id=log_id,
+                fields=_first_fields(scope, LogKind.OPAQUE, name, group, incarnation, genesis),
+            )
+
+        return await self._create(scope, LogKind.OPAQUE, name, group, draft)
+
+    async def _create(
+        self,
+        scope: Scope,
+        kind: LogKind,
+        token: bytes,
+        group: str,
+        draft: Callable[[int], _Draft],
+    ) -> OpenedLog:
+        """The log's keys, then its name, then the listings; a loser opens the winner's."""
+        held = await self._names.look_up(scope, kind, token)
+        for _ in range(_BIND_ATTEMPTS):
+            if held is not None and not held.deleted:
+                opened = await self._open(scope, held.log_id, created=False)
+                if opened is not None:
+                    if held.group != group:
+                        raise Refusal(
+                            ErrorCode.LOG_EXISTS,
+                            f"the log exists in group {held.group!r}, not {group!r}",
+                            {"group": held.group},
+                        )
+                    await self._list(scope, opened.description)
+                    return opened
+            made = draft(held.incarnation + 1 if held else 1)
+            await self._write_first(scope, token, made)
+            record = NameRecord(
+                log_id=made.log_id, group=group, incarnation=int(made.fields["incarnation"])
+            )
+            held = await self._names.bind(scope, kind, token, expected=held, record=record)
+            if held is None:
+                opened = await self._open(scope, made.log_id, created=True)
+                if opened is None:
+                    raise nonexistent()  # deleted again in the meantime
+                await self._list(scope, opened.description)
+                return opened
+            if held.log_id != made.log_id:
+                await functions.call(
+                    self._redis, "delete", keys.of_log(made.log_id).all(), ["discard"]
+                )
+        raise Refusal(
+            ErrorCode.TRANSACTION_CONFLICT, "the name changes hands too quickly; try again"
+        )
+
+    async def _write_first(self, scope: Scope, token: bytes, made: _Draft) -> None:
+        flat = [item for pair in made.fields.items() for item in pair]
+        word, rest = await functions.call(
+            self._redis, "create", [keys.of_log(made.log_id).meta], flat
+        )
+        if word == "deleted":
+            raise replaced(int(rest[0]))
+        if word == "exists":
+            there = await self.identify(scope.tenant, made.log_id)
+            if there.database != scope.database or there.name != token:
+                raise ProtocolError("this genesis has made a log under another name already")
+
+    async def _list(self, scope: Scope, description: LogDescription) -> None:
+        identity = description.identity
+        await self._names.list_log(scope, identity.group, description.created_ms, identity.log_id)
+
+    async def open_name(self, scope: Scope, kind: LogKind, token: bytes) -> OpenedLog:
+        """
+        Raises:
+            Refusal: NONEXISTENT_LOG.
+        """
+        held = await self._names.look_up(scope, kind, token)
+        opened = None
+        if held is not None and not held.deleted:
+            opened = await self._open(scope, held.log_id, created=False)
+        if opened is None:
+            raise nonexistent()
+        return opened
+
+    async def resolve_name(self, scope: Scope, kind: LogKind, token: bytes) -> LogIdentity:
+        """The identity of the log that a name means now, in one look-up once it is known.
+
+        Raises:
+            Refusal: NONEXISTENT_LOG.
+        """
+        held = await self._names.look_up(scope, kind, token)
+        if held is None or held.deleted:
+            raise nonexistent()
+        return await self.identify(scope.tenant, held.log_id)
+
+    async def _open(self, scope: Scope, log_id: LogId, *, created: bool) -> OpenedLog | None:
+        """None for a log that is deleted or half made."""
+        log_keys = keys.of_log(log_id)
+        try:
+            identity = await self.identify(scope.tenant, log_id)
+        except Refusal as refusal:
+            if refusal.code is ErrorCode.NONEXISTENT_LOG:
+                return None
+            raise
+        async with store_answer(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hmget(log_keys.meta, *_STATE_FIELDS)
+            pipe.hmget(log_keys.meta, "genesis_header", "genesis_signature", "genesis_body")
+            pipe.lrange(log_keys.control, 0, -1)
+            state, genesis, versions = await pipe.execute()
+        if state[0] is not None or genesis[0] is None:
+            return None
+        control = []
+        async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
+            for version in versions:
+                pipe.xrange(log_keys.commits, version, version)
+            for ((_, fields),) in await pipe.execute():
+                control.append(
+                    SignedCommit(header=fields[b"h"], signature=fields[b"s"], body=fields[b"b"])
+                )
+        return OpenedLog(
+            description=_description(identity, state),
+            genesis=SignedCommit(header=genesis[0], signature=genesis[1], body=genesis[2]),
+            control=tuple(control),
+            created=created,
+        )
+
+    async def describe(self, identity: LogIdentity) -> LogDescription:
+        """
+        Raises:
+            Refusal: LOG_REPLACED once it is deleted.
+        """
+        async with store_answer():
+            state = await self._redis.execute_command(
+                "HMGET", keys.of_log(identity.log_id).meta, *_STATE_FIELDS
+            )
+        if state[0] is not None:
+            raise replaced(int(state[2]))
+        if state[2] is None:
+            raise nonexistent()
+        return _description(identity, state)
+
+    async def list_logs(
+        self, scope: Scope, group: str | None, after: bytes, limit: int
+    ) -> tuple[list[LogDescription], bytes | None]:
+        """Descriptions, oldest first, and the position to go on from (None at the end)."""
+        listed = await self._names.listed(scope, group, after, limit)
+        async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
+            for _, log_id in listed:
+                meta = keys.of_log(log_id).meta
+                pipe.hmget(meta, *_IDENTITY_FIELDS, *_STATE_FIELDS)
+            rows = await pipe.execute()
+        descriptions = []
+        for (_, log_id), row in zip(listed, rows, strict=True):
+            values, state = row[: len(_IDENTITY_FIELDS)], row[len(_IDENTITY_FIELDS) :]
+            if values[0] is not None and state[0] is None:
+                descriptions.append(_description(_identity(log_id, values), state))
+        return descriptions, listed[-1][0] if len(listed) == limit else None
+
+    async def delete(self, identity: LogIdentity) -> int:
+        """Deletes contents and name; the version at which the log ended.
+
+        The contents go first: a name that outlives them opens as absent, and is free.
+
+        Raises:
+            Refusal: LOG_REPLACED if it was deleted before.
+        """
+        description = await self.describe(identity)
+        scope = Scope(tenant=identity.tenant, database=identity.database)
+        word, rest = await functions.call(
+            self._redis, "delete", keys.of_log(identity.log_id).all(), ["keep"]
+        )
+        if word == "absent":
+            raise nonexistent()
+        held = await self._names.look_up(scope, identity.kind, identity.name)
+        if held is not None and held.log_id == identity.log_id and not held.deleted:
+            tombstone = NameRecord(
+                log_id=held.log_id, group=held.group, incarnation=held.incarnation, deleted=True
+            )
+            await self._names.bind(
+                scope, identity.kind, identity.name, expected=held, record=tombstone
+            )
+        await self._names.unlist_log(scope, identity.group, description.created_ms, identity.log_id)
+        return int(rest[0])
+
+    async def control_head(self, identity: LogIdentity) -> bytes:
+        """Hash of the log's last control record."""
+        async with store_answer():
+            head: bytes | None = await self._redis.execute_command(
+                "HGET", keys.of_log(identity.log_id).meta, "ctl_head"
+            )
+        return head or b""
+
+    async def commit(self, identity: LogIdentity, admitted: Admitted) -> Acknowledged:
+        """Judged and, if it takes effect, durable when this returns.
+
+        Raises:
+            Refusal: the code that the commit function found, with the current version and
+                the index of the command that failed where one did.
+            OutcomeUnknown: it may or may not be in.
+        """
+        submission, commit = admitted.submission, admitted.commit
+        log_keys = keys.of_log(identity.log_id).all()
+        asked: list[functions.Argument] = [
+            _KIND_WORDS[identity.kind],
+            submission.writer_chain or b"",
+            submission.seq,
+            submission.commit_hash,
+        ]
+        self._reach("before_commit_call")
+        try:
+            word, rest = await functions.call(
+                self._redis,
+                "commit",
+                log_keys,
+                [
+                    *asked,
+                    *_judged_by(admitted),
+                    *(commit.header, commit.signature, commit.body),
+                    *_pack_commands(identity.kind, submission),
+                ],
+            )
+        except Refusal as refusal:
+            if refusal.code is not ErrorCode.STORAGE_FULL or submission.writer_chain is None:
+                raise
+            word, rest = await functions.call(self._redis, "recall", log_keys, asked)
+            if word != "repeated":
+                raise refusal from None
+        self._reach("after_commit_call")
+        return _acknowledged(word, rest)
+
+
+def check_group(group: str) -> None:
+    if len(group.encode()) > limits.MAX_GROUP_BYTES:
+        raise ProtocolError(
+            f"group of {len(group.encode())} bytes, at most {limits.MAX_GROUP_BYTES} are allowed",
+            ErrorCode.TOO_LARGE,
+        )
+
+
+def _acknowledged(word: str, rest: functions.Reply) -> Acknowledged:
+    if word == "committed":
+        return Acknowledged(version=int(rest[0]), changed=True)
+    if word == "unchanged":
+        return Acknowledged(version=int(rest[0]), changed=False)
+    if word == "repeated":
+        return Acknowledged(version=int(rest[0]), changed=bool(rest[1]), repeated=True)
+    if word == "deleted":
+        raise replaced(int(rest[0]))
+    if word == "absent":
+        raise nonexistent()
+    if word != "rejected":
+        raise OutcomeUnknown(f"the commit function answered {word!r}")
+    assert isinstance(rest[0], bytes)
+    code, index, current = ErrorCode[rest[0].decode()], int(rest[1]), int(rest[2])
+    details: dict[str, int] = {"current_version": current}
+    where = ""
+    if index >= 0:
+        details["index"] = index
+        where = f"command {index}: "
+    raise Refusal(code, f"{where}{_REASONS[code]} (the log is at version {current})", details)
+
+
+_REASONS = {
+    ErrorCode.UNEXPECTED_VERSION: "the log is not at the expected version",
+    ErrorCode.UNEXPECTED_VALUE: "the key holds another value",
+    ErrorCode.NONEXISTENT_VALUE: "the key holds no value",
+    ErrorCode.UNEXPECTED_ENTRY: "the key's entry is not the expected one",
+    ErrorCode.STALE_EPOCH: "the commit's epoch or control sequence is not the log's",
+    ErrorCode.IDEMPOTENCY_MISMATCH: "another commit was sent under the same idempotency key",
+    ErrorCode.IDEMPOTENCY_EXPIRED: "the commit is behind what the log remembers",
+    ErrorCode.BAD_REQUEST: "the commit has seen versions that do not exist",
+    ErrorCode.WRONG_LOG_KIND: "the log is of the other kind",
+}
+
+
+def _judged_by(admitted: Admitted) -> list[functions.Argument]:
+    asked = admitted.submission
+    return [
+        int(asked.control),
+        asked.ctl_seq,
+        *asked.epoch,
+        *asked.next_epoch,
+        admitted.next_ctl_head,
+        "" if asked.expect_version is None else asked.expect_version,
+        asked.seen_size,
+    ]
+
+
+def _pack_commands(kind: LogKind, submission: Submission) -> list[functions.Argument]:
+    """Token and packed judgement of each command, as `commit.lua` takes them."""
+    arguments: list[functions.Argument] = []
+    for located in submission.commands:
+        arguments.append(located.command.token)
+        arguments.append(_pack_command(kind, located))
+    return arguments
+
+
+def _pack_command(kind: LogKind, located: Located) -> bytes:
+    command = located.command
+    packed = _PACKED.pack(command.op, located.start)
+    if command.op in (Op.EXPECT_ENTRY, Op.EXPECT_VERSION):
+        return packed + str(command.version).encode()
+    if command.op in (Op.UPSERT, Op.INSERT, Op.UPDATE):
+        packed += value_id(kind, command) + entry_hash(command)
+    elif command.op is Op.REMOVE:
+        packed += command.value + _ZERO32
+    return packed + b"".join(command.alts)
+
+
+def _first_fields(
+    scope: Scope, kind: LogKind, token: bytes, group: str, incarnation: int, genesis: SignedCommit
+) -> dict[str, bytes | str | int]:
+    """The meta of a log at version 0; the kinds differ in what they override."""
+    return {
+        "tenant": scope.tenant,
+        "database": scope.database,
+        "kind": _KIND_WORDS[kind],
+        "name": token,
+        "group": group,
+        "owner": NO_WRITER,
+        "max_commands": limits.MAX_COMMANDS,
+        "max_commit_bytes": limits.MAX_COMMIT_BYTES,
+        "max_lag": limits.MAX_LAG,
+        "incarnation": incarnation,
+        "version": 0,
+        "first_version": 0,
+        "entries": 0,
+        "stored_bytes": len(genesis.header) + len(genesis.signature) + len(genesis.body),
+        "generation": 0,
+        "epoch": 0,
+        "ctl_seq": 0,
+        "ctl_head": b"",
+        "name_ct": b"",
+        "genesis_header": genesis.header,
+        "genesis_signature": genesis.signature,
+        "genesis_body": genesis.body,
+    }
+
+
+def _identity(log_id: LogId, values: list[bytes]) -> LogIdentity:
+    tenant, database, kind, name, group, owner, max_commands, max_bytes = values
+    return LogIdentity(
+        log_id=log_id,
+        tenant=tenant.decode(),
+        database=database.decode(),
+        kind=_KINDS[kind],
+        name=name,
+        group=group.decode(),
+        owner=PublicKey(owner),
+        max_commands=int(max_commands),
+        max_commit_bytes=int(max_bytes),
+    )
+
+
+def _description(identity: LogIdentity, state: list[bytes]) -> LogDescription:
+    numbers = [int(value) for value in state[1:-1]]
+    incarnation, version, first, created, updated, entries, stored, generation, epoch, ctl = numbers
+    return LogDescription(
+        identity=identity,
+        incarnation=incarnation,
+        version=version,
+        first_version=first,
+        created_ms=created,
+        updated_ms=updated,
+        entries=entries,
+        stored_bytes=stored,
+        generation=generation,
+        epoch=epoch,
+        ctl_seq=ctl,
+        name_ct=state[-1],
+    )

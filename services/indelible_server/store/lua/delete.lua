@@ -1,0 +1,23 @@
+-- Deletes a log's contents. `keep` leaves a tombstone with its last version; `discard` leaves
+-- nothing and is for a log that lost the race for its name.
+-- KEYS: meta commits index chains chain_order answers0 answers1 control channel
+-- ARGV: nonce keep|discard
+-- REPLIES: deleted version | absent
+-- FLAGS:
+
+local TOMBSTONE_LACKS = {'genesis_header', 'genesis_signature', 'genesis_body', 'name_ct',
+  'newest_answers', 'ctl_head'}
+
+local function delete(k, args)
+  local version = redis.call('HGET', k[1], 'version')
+  if not version then return {args[1], 'absent'} end
+  redis.call('UNLINK', unpack(k, 2, 8))
+  if args[2] == 'discard' then
+    redis.call('UNLINK', k[1])
+  else
+    redis.call('HSET', k[1], 'deleted', '1')
+    redis.call('HDEL', k[1], unpack(TOMBSTONE_LACKS))
+    redis.call('SPUBLISH', k[9], 'deleted')
+  end
+  return {args[1], 'deleted', tonumber(version)}
+end

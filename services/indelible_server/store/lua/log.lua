@@ -1,0 +1,19 @@
+-- A log's keys by name, and what every judgement of a commit needs of its meta.
+-- Shared by commit and recall; registers nothing.
+
+local function read_log(meta)
+  local m = redis.call('HMGET', meta, 'version', 'kind', 'deleted', 'max_lag', 'generation',
+    'epoch', 'ctl_seq', 'time_ms')
+  if not m[1] then return nil end
+  return {
+    version = tonumber(m[1]), kind = m[2], deleted = m[3], max_lag = tonumber(m[4]),
+    generation = m[5], epoch = m[6], ctl_seq = tonumber(m[7]), time_ms = tonumber(m[8]),
+  }
+end
+
+local function named(k)
+  return {
+    meta = k[1], commits = k[2], index = k[3], chains = k[4], chain_order = k[5],
+    answers0 = k[6], answers1 = k[7], control = k[8], channel = k[9],
+  }
+end

@@ -1,0 +1,122 @@
+"""Name records and listings: which log a name means, and which logs there are.
+
+Owns the records' bytes (msgpack) and the listings' order (by creation). Knows nothing of a
+log's contents.
+"""
+
+from dataclasses import dataclass
+
+import msgpack
+from indelible_protocol.commands import LogKind
+from indelible_protocol.ids import LogId
+from redis.asyncio import Redis
+
+from indelible_server.store import functions, keys
+from indelible_server.store.connection import store_answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Where names are looked up: the tenant that the credential belongs to, a database."""
+
+    tenant: str
+    database: str = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameRecord:
+    """What a name means. `deleted`: the log is gone, its incarnation is remembered."""
+
+    log_id: LogId
+    group: str
+    incarnation: int
+    deleted: bool = False
+
+    def encode(self) -> bytes:
+        packed: bytes = msgpack.packb(
+            {
+                "log_id": self.log_id,
+                "group": self.group,
+                "incarnation": self.incarnation,
+                "deleted": self.deleted,
+            }
+        )
+        return packed
+
+    @classmethod
+    def decode(cls, data: bytes) -> "NameRecord":
+        return cls(**msgpack.unpackb(data))
+
+
+class Names:
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def look_up(self, scope: Scope, kind: LogKind, token: bytes) -> NameRecord | None:
+        async with store_answer():
+            key = keys.name(scope.tenant, scope.database, kind, token)
+            data = await self._redis.execute_command("GET", key)
+        return NameRecord.decode(data) if data else None
+
+    async def bind(
+        self,
+        scope: Scope,
+        kind: LogKind,
+        token: bytes,
+        *,
+        expected: NameRecord | None,
+        record: NameRecord,
+    ) -> NameRecord | None:
+        """Sets the record if it still is `expected`; otherwise the one that is there."""
+        word, rest = await functions.call(
+            self._redis,
+            "bind",
+            [keys.name(scope.tenant, scope.database, kind, token)],
+            [expected.encode() if expected else b"", record.encode()],
+        )
+        if word == "bound":
+            return None
+        assert isinstance(rest[0], bytes)
+        return NameRecord.decode(rest[0])
+
+    async def list_log(self, scope: Scope, group: str, created_ms: int, log_id: LogId) -> None:
+        """Adds a log to the listings; adding it again changes nothing."""
+        member = _member(created_ms, log_id)
+        async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd(keys.listing(scope.tenant, scope.database), {member: 0})
+            pipe.zadd(keys.group_listing(scope.tenant, scope.database, group), {member: 0})
+            pipe.sadd(keys.tenant_databases(scope.tenant), scope.database)
+            await pipe.execute()
+
+    async def unlist_log(self, scope: Scope, group: str, created_ms: int, log_id: LogId) -> None:
+        member = _member(created_ms, log_id)
+        async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.zrem(keys.listing(scope.tenant, scope.database), member)
+            pipe.zrem(keys.group_listing(scope.tenant, scope.database, group), member)
+            await pipe.execute()
+
+    async def listed(
+        self, scope: Scope, group: str | None, after: bytes, limit: int
+    ) -> list[tuple[bytes, LogId]]:
+        """Up to `limit` logs behind the position `after` (empty: from the start), oldest
+        first, each with its own position."""
+        key = (
+            keys.listing(scope.tenant, scope.database)
+            if group is None
+            else keys.group_listing(scope.tenant, scope.database, group)
+        )
+        low = b"(" + after if after else b"-"
+        async with store_answer():
+            members = await self._redis.execute_command(
+                "ZRANGEBYLEX", key, low, b"+", "LIMIT", 0, limit
+            )
+        return [(member, LogId(member[8:])) for member in members]
+
+    async def databases(self, tenant: str) -> list[str]:
+        async with store_answer():
+            found = await self._redis.execute_command("SMEMBERS", keys.tenant_databases(tenant))
+        return sorted(name.decode() for name in found)
+
+
+def _member(created_ms: int, log_id: LogId) -> bytes:
+    return created_ms.to_bytes(8, "big") + log_id
