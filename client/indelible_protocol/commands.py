@@ -70,6 +70,16 @@ class Command(NamedTuple):
         """The version that EXPECT_ENTRY or EXPECT_VERSION names."""
         return int.from_bytes(self.value, "big")
 
+    @classmethod
+    def on_version(cls, op: Op, token: bytes, version: int) -> "Command":
+        """EXPECT_ENTRY on a key, or EXPECT_VERSION (whose token is empty)."""
+        return cls(op, token, b"", version.to_bytes(8, "big"))
+
+    @classmethod
+    def on_plain_value(cls, op: Op, token: bytes, value: bytes) -> "Command":
+        """A set or a REMOVE in an opaque log; a REMOVE keeps only the value's id."""
+        return cls(op, token, b"", sha256(value).digest() if op is Op.REMOVE else value)
+
 
 def encode(command: Command) -> bytes:
     return (

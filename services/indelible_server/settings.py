@@ -6,13 +6,17 @@ The only module that reads the environment. Knows nothing of what the settings a
 
 import argparse
 import os
+import secrets
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
+
+_SECRET_BYTES = 32
 
 
 class SettingsError(ValueError):
@@ -171,6 +175,62 @@ def parse_address(text: str, name: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or int(port) > 65_535:
         raise SettingsError(f"{name} is {text!r}, HOST:PORT expected (as 127.0.0.1:8480)")
     return host, int(port)
+
+
+def note_address(settings: Settings, url: str) -> None:
+    """Keeps where the service was last reached, for the credentials of later tenants."""
+    if settings.data:
+        (Path(settings.data) / "address").write_text(url + "\n")
+
+
+def noted_address(settings: Settings) -> str | None:
+    try:
+        return (Path(settings.data) / "address").read_text().strip() if settings.data else None
+    except OSError:
+        return None
+
+
+def read_secret(settings: Settings) -> bytes:
+    """The key of API key hashes and cursors; made with a data folder that has none yet.
+
+    Raises:
+        SettingsError: no such file, or fewer than 32 bytes.
+    """
+    path = Path(settings.secret_file) if settings.secret_file else Path(settings.data) / "secret"
+    if not settings.secret_file:
+        _make_secret(path)
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise SettingsError(
+            f"the secret file {path} cannot be read ({error.strerror}); make one with: "
+            f"(umask 077; head -c 32 /dev/urandom | base64 > {path})"
+        ) from error
+    if len(secret) < _SECRET_BYTES:
+        raise SettingsError(
+            f"the secret file {path} holds {len(secret)} bytes, {_SECRET_BYTES} or more expected"
+        )
+    return secret
+
+
+def _make_secret(path: Path) -> None:
+    """Whole or not at all, also when two processes start on a new folder at once."""
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_name(f"secret.{secrets.token_hex(4)}")
+        with open(draft, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(secrets.token_urlsafe(_SECRET_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"{path.parent} cannot be used as a data folder ({error.strerror}): choose another"
+        ) from error
 
 
 def _hint(name: str) -> Any:

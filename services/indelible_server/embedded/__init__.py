@@ -17,5 +17,6 @@ A data folder holds:
 from indelible_server.embedded.binaries import EngineBinary
 from indelible_server.embedded.engine import EmbeddedEngine
 from indelible_server.embedded.folder import EngineError
+from indelible_server.embedded.running import running_engine_url
 
-__all__ = ["EmbeddedEngine", "EngineBinary", "EngineError"]
+__all__ = ["EmbeddedEngine", "EngineBinary", "EngineError", "running_engine_url"]

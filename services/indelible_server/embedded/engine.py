@@ -167,6 +167,8 @@ class EmbeddedEngine:
         if socket is None:
             return None
         found = await condition(socket)
+        if found is None:
+            return None
         try:
             directory = await working_directory(socket)
         except OSError:

@@ -42,7 +42,7 @@ from indelible_server.store.errors import Refusal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogIdentity:
-    """What never changes about a log."""
+    """What never changes about a log (but by restoring a backup, which raises `incarnation`)."""
 
     log_id: LogId
     tenant: str
@@ -53,6 +53,7 @@ class LogIdentity:
     owner: PublicKey
     max_commands: int
     max_commit_bytes: int
+    incarnation: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,10 @@ is stored.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from indelible_protocol.errors import ErrorCode
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -25,12 +26,39 @@ from redis.exceptions import (
 
 from indelible_server.store.errors import OutcomeUnknown, Refusal, StoreUnavailable
 
-_NOT_DONE = ("BUSY ", "NOAUTH", "NOPERM", "WRONGPASS", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS")
+_NOT_DONE = (
+    "BUSY ",
+    "ERR Function not found",
+    "Function not found",
+    "NOAUTH",
+    "NOPERM",
+    "WRONGPASS",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "NOREPLICAS",
+)
 
 
-def connect(url: str, *, connections: int, timeout_seconds: float) -> Redis:
-    """A client for commands: bounded, with deadlines, and without hidden retries."""
-    pool = BlockingConnectionPool.from_url(
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Two clients of one store: for commands, and for the connection that listens."""
+
+    commands: Redis
+    subscriber: Redis
+
+    async def close(self) -> None:
+        await self.commands.aclose()
+        await self.subscriber.aclose()
+
+
+def connect(url: str, *, connections: int, timeout_seconds: float) -> Clients:
+    """Commands have deadlines, a bounded pool and no hidden retries; the subscriber may be
+    silent for as long as it likes.
+
+    Raises:
+        ValueError: not a URL that the client understands.
+    """
+    bounded = BlockingConnectionPool.from_url(
         url,
         max_connections=connections,
         timeout=timeout_seconds,
@@ -42,12 +70,7 @@ def connect(url: str, *, connections: int, timeout_seconds: float) -> Redis:
         health_check_interval=0,
         client_name="indelible-api",
     )
-    return Redis(connection_pool=pool)
-
-
-def connect_subscriber(url: str, *, timeout_seconds: float) -> Redis:
-    """A client for one connection that listens: it may be silent for as long as it likes."""
-    return Redis.from_url(
+    listening = ConnectionPool.from_url(
         url,
         socket_timeout=None,
         socket_connect_timeout=timeout_seconds,
@@ -56,6 +79,7 @@ def connect_subscriber(url: str, *, timeout_seconds: float) -> Redis:
         health_check_interval=0,
         client_name="indelible-wakeups",
     )
+    return Clients(Redis(connection_pool=bounded), Redis(connection_pool=listening))
 
 
 @asynccontextmanager

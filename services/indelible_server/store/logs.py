@@ -46,10 +46,10 @@ _IDENTITY_FIELDS = (
     "owner",
     "max_commands",
     "max_commit_bytes",
+    "incarnation",
 )
 _STATE_FIELDS = (
     "deleted",
-    "incarnation",
     "version",
     "first_version",
     "created_ms",
@@ -68,7 +68,6 @@ class LogDescription:
     """A log as it stands. Times in milliseconds since 1970, UTC."""
 
     identity: LogIdentity
-    incarnation: int
     version: int
     first_version: int
     created_ms: int
@@ -117,7 +116,7 @@ class Logs:
     def __init__(self, redis: Redis, *, reach: Callable[[str], None] = lambda point: None) -> None:
         self._redis = redis
         self._names = Names(redis)
-        self._reach = reach
+        self.reach = reach
         self._identities: OrderedDict[LogId, LogIdentity] = OrderedDict()
 
     async def identify(self, tenant: str, log_id: LogId) -> LogIdentity:
@@ -323,8 +322,8 @@ class Logs:
                 "HMGET", keys.of_log(identity.log_id).meta, *_STATE_FIELDS
             )
         if state[0] is not None:
-            raise replaced(int(state[2]))
-        if state[2] is None:
+            raise replaced(int(state[1]))
+        if state[1] is None:
             raise nonexistent()
         return _description(identity, state)
 
@@ -395,7 +394,7 @@ class Logs:
             submission.seq,
             submission.commit_hash,
         ]
-        self._reach("before_commit_call")
+        self.reach("before_commit_call")
         try:
             word, rest = await functions.call(
                 self._redis,
@@ -414,7 +413,7 @@ class Logs:
             word, rest = await functions.call(self._redis, "recall", log_keys, asked)
             if word != "repeated":
                 raise refusal from None
-        self._reach("after_commit_call")
+        self.reach("after_commit_call")
         return _acknowledged(word, rest)
 
 
@@ -527,7 +526,7 @@ def _first_fields(
 
 
 def _identity(log_id: LogId, values: list[bytes]) -> LogIdentity:
-    tenant, database, kind, name, group, owner, max_commands, max_bytes = values
+    tenant, database, kind, name, group, owner, max_commands, max_bytes, incarnation = values
     return LogIdentity(
         log_id=log_id,
         tenant=tenant.decode(),
@@ -538,15 +537,15 @@ def _identity(log_id: LogId, values: list[bytes]) -> LogIdentity:
         owner=PublicKey(owner),
         max_commands=int(max_commands),
         max_commit_bytes=int(max_bytes),
+        incarnation=int(incarnation),
     )
 
 
 def _description(identity: LogIdentity, state: list[bytes]) -> LogDescription:
     numbers = [int(value) for value in state[1:-1]]
-    incarnation, version, first, created, updated, entries, stored, generation, epoch, ctl = numbers
+    version, first, created, updated, entries, stored, generation, epoch, ctl = numbers
     return LogDescription(
         identity=identity,
-        incarnation=incarnation,
         version=version,
         first_version=first,
         created_ms=created,

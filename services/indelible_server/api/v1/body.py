@@ -5,19 +5,18 @@ published tour is. Knows nothing of HTTP, tenants or logs; everything malformed 
 ProtocolError.
 """
 
-import base64
 import io
 import json
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from hashlib import sha256
-from typing import Any, ClassVar, Literal, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import msgspec
 import pyjson5
 from indelible_protocol import limits
-from indelible_protocol.commands import SETS, Command, Op
-from indelible_protocol.encoding import u64
+from indelible_protocol.commands import Command, Op
+from indelible_protocol.diff import Order
 from indelible_protocol.errors import ErrorCode, ProtocolError
 
 MAX_HEADER_CHARS = 64 << 10  # what is parsed for a caller who is not known yet
@@ -30,6 +29,14 @@ class Whole(int):
 
     at_most: ClassVar[int] = limits.MAX_VERSION
 
+    @classmethod
+    def read(cls, given: object) -> Self:
+        if isinstance(given, str) and re.fullmatch(r"0|[1-9][0-9]{0,15}", given):
+            given = int(given)
+        if type(given) is not int or not 0 <= given <= cls.at_most:
+            raise ValueError(f"Expected a whole number from 0 to {cls.at_most}")
+        return cls(given)
+
 
 class WaitSeconds(Whole):
     at_most = 60
@@ -40,13 +47,31 @@ class PageSize(Whole):
 
 
 class Text(str):
-    """A string that has bytes: no half of a surrogate pair."""
+    """A string that has bytes, which half of a surrogate pair has not."""
 
-    __slots__ = ()
+    sizes: ClassVar[tuple[int, int]] = (0, limits.MAX_V1_BODY_BYTES)
+
+    @classmethod
+    def read(cls, given: object) -> Self:
+        low, high = cls.sizes
+        if not isinstance(given, str) or not low <= len(given.encode()) <= high:
+            raise ValueError(f"Expected a string of {low} to {high} bytes")
+        return cls(given)
+
+
+class Name(Text):
+    sizes = (1, limits.MAX_NAME_BYTES)
 
 
 class Base64(bytes):
     """Canonical only: the same bytes always go out in the spelling they came in."""
+
+    @classmethod
+    def read(cls, given: object) -> Self:
+        decoded = b64decode(given, validate=True) if isinstance(given, str) else b""
+        if b64encode(decoded).decode() != given:
+            raise ValueError("Expected canonical base64")
+        return cls(decoded)
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,10 +87,10 @@ class Authinfo(_Document, frozen=True, kw_only=True):
         return "Authinfo(…)"
 
 
-class _Request(_Document, frozen=True, kw_only=True, rename="camel"):
+class Request(_Document, frozen=True, kw_only=True, rename="camel"):
     authinfo: Authinfo = Authinfo()
     auth_info: Authinfo = Authinfo()
-    log_name: Text
+    log_name: Name
 
     @property
     def customer_id(self) -> str:
@@ -78,11 +103,11 @@ class _Request(_Document, frozen=True, kw_only=True, rename="camel"):
         return self.authinfo.apikey or self.auth_info.apikey
 
 
-class CreateRequest(_Request, frozen=True, kw_only=True, rename="camel"):
+class CreateRequest(Request, frozen=True, kw_only=True, rename="camel"):
     log_group: Text = Text()
 
 
-class UpdateRequest(_Request, frozen=True, kw_only=True, rename="camel"):
+class UpdateRequest(Request, frozen=True, kw_only=True, rename="camel"):
     update_source: Text = Text()
 
 
@@ -99,73 +124,55 @@ class Pagination(_Document, frozen=True, kw_only=True, rename="camel"):
         return self.remove_already_seen in (True, "true")
 
 
-class DiffRequest(_Request, frozen=True, kw_only=True, rename="camel"):
+class DiffRequest(Request, frozen=True, kw_only=True, rename="camel"):
     """`to_version` None is the latest."""
 
     from_version: Whole = Whole()
     to_version: Whole | None = None
     wait_seconds: WaitSeconds = WaitSeconds()
-    order_results_by: Literal["command", "key"] | None = None
+    order_results_by: Order | None = None
     limit: PageSize = PageSize(PageSize.at_most)
     pagination_options: Pagination = Pagination()
 
     def __post_init__(self) -> None:
         start = self.pagination_options
-        if (start.skip_to_version if self.by_key else start.skip_to_key) is not None:
+        if (start.skip_to_version if self.order == "key" else start.skip_to_key) is not None:
             raise ValueError("skipToKey is for the order of keys, skipToVersion for commands")
 
     @property
-    def by_key(self) -> bool:
-        """Whether the order is that of keys; without `order_results_by`, the options decide."""
-        return (self.order_results_by or self._order_of_options) == "key"
-
-    @property
-    def _order_of_options(self) -> str:
-        return "command" if self.pagination_options.skip_to_key is None else "key"
+    def order(self) -> Order:
+        """The one asked for, else that of the options."""
+        by_key = self.pagination_options.skip_to_key is not None
+        return self.order_results_by or ("key" if by_key else "command")
 
 
-class _ExpectVersion(_Document, frozen=True, kw_only=True, tag_field="type", tag="ExpectVersion"):
-    version: Whole
+class _Command(_Document, frozen=True, kw_only=True):
+    type: Literal["ExpectVersion", "Insert", "Remove", "Update", "Upsert"]
+    key: Base64 | None = None
+    value: Base64 | None = None
+    version: Whole | None = None
 
-    def native(self) -> Command:
-        return Command(Op.EXPECT_VERSION, b"", b"", u64(self.version))
-
-
-class _OnEntry(_Document, frozen=True, kw_only=True, tag_field="type"):
-    key: Base64
-    value: Base64
-    op: ClassVar[Op]
+    def __post_init__(self) -> None:
+        takes = {"version"} if self.type == "ExpectVersion" else {"key", "value"}
+        if takes != {n for n in ("key", "value", "version") if getattr(self, n) is not None}:
+            raise ValueError(f"{self.type} takes {' and '.join(sorted(takes))}, and nothing else")
 
     def native(self) -> Command:
-        value = self.value if self.op in SETS else sha256(self.value).digest()
-        return Command(self.op, self.key, b"", value)
+        if self.version is not None:
+            return Command.on_version(Op.EXPECT_VERSION, b"", self.version)
+        return Command.on_plain_value(Op[self.type.upper()], self.key or b"", self.value or b"")
 
 
-class _Insert(_OnEntry, frozen=True, kw_only=True, tag_field="type", tag="Insert"):
-    op = Op.INSERT
+def decode(body: bytes, shape: type[_R]) -> _R:
+    """A request that is one document.
 
-
-class _Remove(_OnEntry, frozen=True, kw_only=True, tag_field="type", tag="Remove"):
-    op = Op.REMOVE
-
-
-class _Update(_OnEntry, frozen=True, kw_only=True, tag_field="type", tag="Update"):
-    op = Op.UPDATE
-
-
-class _Upsert(_OnEntry, frozen=True, kw_only=True, tag_field="type", tag="Upsert"):
-    op = Op.UPSERT
-
-
-_AnyCommand = _ExpectVersion | _Insert | _Remove | _Update | _Upsert
-
-
-def decode_create(body: bytes) -> CreateRequest:
-    return _only(body, CreateRequest)
-
-
-def decode_diff(body: bytes) -> DiffRequest:
-    return _only(body, DiffRequest)
+    Raises:
+        ProtocolError: no JSON, or not of this shape; names the member.
+    """
+    request, rest = _first(body, shape)
+    if rest:
+        raise ProtocolError("one JSON document expected, more found behind it")
+    return request
 
 
 def decode_update(body: bytes) -> tuple[UpdateRequest, str]:
@@ -185,16 +192,8 @@ def decode_commands(rest: str) -> list[Command]:
             raise ProtocolError(
                 f"more than {limits.MAX_COMMANDS} commands (max_commands)", ErrorCode.TOO_LARGE
             )
-        command: Any = _convert(document, _AnyCommand, f"command {len(commands)}")
-        commands.append(command.native())
+        commands.append(_convert(document, _Command, f"command {len(commands)}").native())
     return commands
-
-
-def _only(body: bytes, shape: type[_R]) -> _R:
-    request, rest = _first(body, shape)
-    if rest:
-        raise ProtocolError("one JSON document expected, more found behind it")
-    return request
 
 
 def _first(body: bytes, shape: type[_R]) -> tuple[_R, str]:
@@ -213,7 +212,7 @@ def _first(body: bytes, shape: type[_R]) -> tuple[_R, str]:
     return _convert(document, shape, "request"), text[end:]
 
 
-def _convert(document: object, shape: Any, what: str) -> Any:
+def _convert(document: object, shape: type[_R], what: str) -> _R:
     try:
         return msgspec.convert(_without_nulls(document), shape, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -228,66 +227,37 @@ def _without_nulls(document: Any, levels: int = limits.MAX_NESTING) -> Any:
     return {k: _without_nulls(v, levels - 1) for k, v in document.items() if v is not None}
 
 
-def _decode(kind: type[Any], given: object) -> Any:
-    """Raises ValueError, to which msgspec adds the path."""
-    if issubclass(kind, Whole):
-        return _whole(kind, given)
-    if not isinstance(given, str):
-        raise ValueError("Expected a string")
-    given.encode()
-    return _from_base64(given) if kind is Base64 else Text(given)
+def _decode(kind: Any, given: object) -> Any:
+    """Types read themselves; to the ValueError of one, msgspec adds the path."""
+    return kind.read(given)
 
 
-def _whole(kind: type[Whole], given: object) -> Whole:
-    if isinstance(given, str) and re.fullmatch(r"0|[1-9][0-9]{0,15}", given):
-        given = int(given)
-    if type(given) is not int or not 0 <= given <= kind.at_most:
-        raise ValueError(f"Expected a whole number from 0 to {kind.at_most}")
-    return kind(given)
-
-
-def _from_base64(given: str) -> Base64:
-    decoded = base64.b64decode(given, validate=True)
-    if base64.b64encode(decoded).decode() != given:
-        raise ValueError("Expected base64 without stray bits at its end")
-    return Base64(decoded)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
-
-
-_STRICT = json.JSONDecoder(parse_constant=_refuse)
-_SPACE = re.compile(r"\s*")
-_NO_JSON_NUMBER = re.compile(
-    r"""
-      "[^"\\]*(?:\\.[^"\\]*)*"  |  '[^'\\]*(?:\\.[^'\\]*)*'     # strings are skipped,
-    | //[^\n\r\u2028\u2029]*    |  /\*.*?\*/                    # and comments
-    | (?P<found> \+ | (?<![\w$])0[xX] )
-    """,
-    re.DOTALL | re.VERBOSE,
+_STRICT = json.JSONDecoder()  # NaN is a float to it, which no member takes
+_NOT_SPACE = re.compile(r"\S")
+_NO_JSON_NUMBER = re.compile(  # outside of strings and comments
+    r""""[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*'|//[^\n\r\u2028\u2029]*|/\*.*?\*/"""
+    r"|(?P<found>\+|(?<![\w$])0[xX])",
+    re.DOTALL,
 )
 
 
 def _documents(text: str) -> Iterator[tuple[object, int]]:
     """Each document with where it ends; lenient from the first on that is not strictly JSON."""
     end = 0
-    while (start := _after_space(text, end)) < len(text):
+    while found := _NOT_SPACE.search(text, end):
         try:
-            document, end = _STRICT.raw_decode(text, start)
+            document, end = _STRICT.raw_decode(text, found.start())
         except (ValueError, RecursionError):
             break
         yield document, end
-    else:
-        return
-    yield from _lenient_documents(text, start)
+    yield from _lenient_documents(text, end)
 
 
-def _lenient_documents(text: str, start: int) -> Iterator[tuple[object, int]]:
-    """Errors do not chain or quote the parser's, which hold what was read: an API key."""
+def _lenient_documents(text: str, end: int) -> Iterator[tuple[object, int]]:
+    """Errors neither chain nor quote the parser's, which hold what was read: an API key."""
     stream = io.StringIO(text)
-    while start < len(text):
-        stream.seek(start)
+    while found := _NOT_SPACE.search(text, end):
+        start = stream.seek(found.start())
         try:
             document = pyjson5.decode_io(stream, limits.MAX_NESTING, True)
         except pyjson5.Json5DecoderException as error:
@@ -296,9 +266,3 @@ def _lenient_documents(text: str, start: int) -> Iterator[tuple[object, int]]:
         if any(match["found"] for match in _NO_JSON_NUMBER.finditer(text, start, end)):
             raise ProtocolError(f"no JSON from character {start}: a hexadecimal or signed number")
         yield document, end
-        start = _after_space(text, end)
-
-
-def _after_space(text: str, start: int) -> int:
-    match = _SPACE.match(text, start)
-    return match.end() if match else start

@@ -1,0 +1,115 @@
+"""`indelible-server`: starts the service's processes, and manages tenants.
+
+Owns the command line and the way from settings to running services. Argument parsing is the
+standard library's: a server that restarts should not spend a fifth of a second on it.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from indelible_server.settings import SettingsError, add_flags, load
+
+EXIT_USAGE = 2
+_STORE_FLAGS = ("data", "redis", "secret_file")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    try:
+        code = options.command(options)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command line's own words
+        code = EXIT_USAGE
+    except KeyboardInterrupt:
+        code = 130
+    raise SystemExit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="indelible-server",
+        description="End-to-end encrypted, versioned logs that wake their readers with diffs.",
+        epilog="examples:\n"
+        "  indelible-server all --data ./data\n"
+        "  indelible-server tenant create acme --data ./data > credentials.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"indelible {version('indelible')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    everything = commands.add_parser(
+        "all", help="every process of the service, with the embedded engine unless --redis is given"
+    )
+    everything.set_defaults(command=_run_all)
+    add_flags(everything)
+    api = commands.add_parser("api", help="one API process on the store that --redis names")
+    api.set_defaults(command=_run_api)
+    add_flags(api)
+    _add_tenant_commands(commands.add_parser("tenant", help="make, list and delete tenants"))
+    return parser
+
+
+def _add_tenant_commands(tenant: argparse.ArgumentParser) -> None:
+    commands = tenant.add_subparsers(required=True, metavar="COMMAND")
+    create = commands.add_parser(
+        "create", help="make a tenant and print its credentials as JSON, once"
+    )
+    create.add_argument("name", metavar="NAME")
+    create.set_defaults(command=_tenant("create"))
+    listing = commands.add_parser("list", help="print tenants as JSON lines")
+    listing.set_defaults(command=_tenant("list_all"))
+    delete = commands.add_parser("delete", help="revoke a tenant's keys and delete its logs")
+    delete.add_argument("name", metavar="NAME")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
+    delete.set_defaults(command=_tenant("delete"))
+    keys = commands.add_parser("key", help="add and revoke API keys")
+    key_commands = keys.add_subparsers(required=True, metavar="COMMAND")
+    add = key_commands.add_parser("add", help="another API key; prints credentials as JSON, once")
+    add.add_argument("name", metavar="NAME")
+    add.set_defaults(command=_tenant("add_key"))
+    revoke = key_commands.add_parser("revoke", help="end an API key within ten seconds")
+    revoke.add_argument("name", metavar="NAME")
+    revoke.add_argument(
+        "key_id", metavar="KEY_ID", help="its public id (ik_ID_…), from tenant list"
+    )
+    revoke.set_defaults(command=_tenant("revoke_key"))
+    for parser in (create, listing, delete, add, revoke):
+        add_flags(parser, _STORE_FLAGS)
+    for parser in (create, add):
+        parser.add_argument(
+            "--endpoint",
+            metavar="URL",
+            help="where clients reach the service",
+        )
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    from indelible_server.serving import serve
+
+    return serve(load(vars(options)))
+
+
+def _run_api(options: argparse.Namespace) -> int:
+    settings = load(vars(options))
+    if not settings.redis:
+        raise SettingsError("api needs --redis URL; `all` starts the embedded engine of --data")
+    from indelible_server.serving import serve
+
+    return serve(settings)
+
+
+def _tenant(name: str) -> Callable[[argparse.Namespace], int]:
+    """The tenant command of that name; its imports wait until it is called."""
+
+    def command(options: argparse.Namespace) -> int:
+        from indelible_server import tenant_commands
+
+        code: int = getattr(tenant_commands, name)(options)
+        return code
+
+    return command
+
+
+if __name__ == "__main__":
+    main()

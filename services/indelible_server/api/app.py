@@ -1,0 +1,202 @@
+"""The API process: its routes, its start, and its end.
+
+An end answers every long poll at once and finishes every commit; it does not need the store,
+which a process manager may be stopping at the same time.
+"""
+
+import asyncio
+import os
+import signal
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+from indelible_protocol import limits, paths
+
+from indelible_server.api import diffs, logs, operations
+from indelible_server.api.messages import ERRORS_PATH
+from indelible_server.api.middlewares import canonical_line
+from indelible_server.api.services import SERVICES, Services, make_services
+from indelible_server.api.v1.handlers import routes as v1_routes
+from indelible_server.settings import Settings, SettingsError, parse_address
+from indelible_server.store import functions
+from indelible_server.store.connection import connect
+from indelible_server.store.errors import Refusal
+
+log = structlog.get_logger("indelible_server.api")
+
+FINISH_SECONDS = 3.0
+CLOSE_SECONDS = 0.5
+LOAD_PAUSE_SECONDS = 0.5
+MAX_HEADER_BYTES = 8_190
+
+
+def make_app(services: Services) -> web.Application:
+    app = web.Application(middlewares=[canonical_line], client_max_size=limits.MAX_BODY_BYTES)
+    app[SERVICES] = services
+    app.add_routes(
+        [
+            web.put(paths.NAME, logs.create),
+            web.get(paths.NAME, logs.open_name, allow_head=False),
+            web.get(paths.LOGS, logs.list_logs, allow_head=False),
+            web.get(paths.LOG, logs.describe, allow_head=False),
+            web.delete(paths.LOG, logs.delete),
+            web.post(paths.COMMITS, logs.commit),
+            web.get(paths.COMMITS, diffs.commits, allow_head=False),
+            web.get(paths.DIFF, diffs.diff, allow_head=False),
+            web.get(paths.ENTRY, diffs.entry, allow_head=False),
+            web.get(paths.HISTORY, diffs.history, allow_head=False),
+            web.post(paths.BATCH_GET, diffs.batch_get),
+            web.get(paths.VERSIONS, diffs.versions, allow_head=False),
+            web.post(paths.WAIT, diffs.wait),
+            web.get(ERRORS_PATH, operations.errors),
+        ]
+    )
+    app.add_routes(v1_routes())
+    if not services.settings.operations_listen:
+        app.add_routes(operations.routes())
+    return app
+
+
+async def run(
+    settings: Settings,
+    secret: bytes,
+    stop: asyncio.Event,
+    *,
+    listening: Callable[[str], None] = lambda url: None,
+    ready: asyncio.Event | None = None,
+    failpoint: str | None = None,
+) -> None:
+    """Serves until `stop` is set, then drains.
+
+    `listening` is told the URL once the socket is open; `ready` is set once the store is
+    loaded with our functions and holds what is promised.
+    """
+    clients = connect(
+        settings.redis,
+        connections=settings.store_connections,
+        timeout_seconds=settings.store_seconds,
+    )
+    services = make_services(settings, secret, clients, partial(_reach, failpoint))
+    background_stop = asyncio.Event()
+    try:
+        runners = await _listen(services, listening)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(services.wakeups.run(background_stop))
+            tasks.create_task(services.durability.run(background_stop))
+            loading = tasks.create_task(
+                _load(services, partial(functions.load, clients.commands), ready)
+            )
+            await stop.wait()
+            loading.cancel()
+            await _drain(services, runners)
+            background_stop.set()
+    finally:
+        await clients.close()
+
+
+async def _listen(services: Services, listening: Callable[[str], None]) -> list[web.AppRunner]:
+    settings = services.settings
+    tls = _tls(settings)
+    runners = [await _site(make_app(services), settings.listen, settings, tls)]
+    scheme = "https" if tls else "http"
+    url = f"{scheme}://{_authority(runners[0])}"
+    log.info("api.listening", url=url, durability=settings.durability)
+    if settings.operations_listen:
+        app = web.Application()
+        app[SERVICES] = services
+        app.add_routes(operations.routes())
+        runners.append(await _site(app, settings.operations_listen, settings, None))
+        log.info("operations.listening", url=f"http://{_authority(runners[1])}")
+    listening(url)
+    return runners
+
+
+async def _site(
+    app: web.Application, address: str, settings: Settings, tls: ssl.SSLContext | None
+) -> web.AppRunner:
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        auto_decompress=False,
+        keepalive_timeout=settings.idle_seconds,
+        shutdown_timeout=CLOSE_SECONDS,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+    )
+    await runner.setup()
+    host, port = parse_address(address, "listen")
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=tls, backlog=1_024).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise SettingsError(f"cannot listen on {address}: {error.strerror or error}") from error
+    return runner
+
+
+def _authority(runner: web.AppRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if not settings.tls_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for path in (settings.tls_cert, settings.tls_key):
+        if not Path(path).is_file():
+            raise SettingsError(f"{path}: there is no such file")
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"{settings.tls_cert}, {settings.tls_key}: {error}") from error
+    return context
+
+
+async def _load(
+    services: Services, load: Callable[[], Awaitable[None]], ready: asyncio.Event | None
+) -> None:
+    """Loads the function library, however long the store takes to come up."""
+    told = ""
+    while True:
+        try:
+            await load()
+            break
+        except Refusal as refusal:
+            if refusal.message != told:
+                told = refusal.message
+                log.warning("functions.not_loaded", reason=told)
+            await asyncio.sleep(LOAD_PAUSE_SECONDS)
+    services.loaded.set()
+    log.info("functions.loaded", library=functions.LIBRARY)
+    await services.durability.check()
+    while not services.durability.durable:
+        await asyncio.sleep(LOAD_PAUSE_SECONDS)
+        await services.durability.check()
+    log.info("api.ready")
+    if ready is not None:
+        ready.set()
+
+
+async def _drain(services: Services, runners: list[web.AppRunner]) -> None:
+    log.info("api.draining", waiters=services.wakeups.waiter_count)
+    services.draining = True
+    for runner in runners:
+        for site in list(runner.sites):
+            await site.stop()
+    services.wakeups.drain()
+    late = await services.committer.finish(FINISH_SECONDS)
+    for runner in runners:
+        await runner.cleanup()
+    log.info("api.drained", unfinished_commits=late)
+
+
+def _reach(failpoint: str | None, point: str) -> None:
+    """Dies at the failpoint named in the environment: fault tests force crashes with it."""
+    if point == failpoint:
+        os.kill(os.getpid(), signal.SIGKILL)

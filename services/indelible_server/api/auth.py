@@ -1,0 +1,50 @@
+"""Who sends a request: from the API key to the tenant, and from nothing else.
+
+Remembers a valid key for a few seconds, which bounds how long a revoked one still works.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+
+from indelible_protocol.errors import ErrorCode
+
+from indelible_server.store.errors import Refusal
+from indelible_server.store.tenants import Credential, Tenants
+
+REMEMBERED_SECONDS = 5.0
+_REMEMBERED = 10_000
+_MAX_KEY_CHARS = 256
+
+
+class Authenticator:
+    """`now` is a monotonic clock in seconds."""
+
+    def __init__(self, tenants: Tenants, now: Callable[[], float]) -> None:
+        self._tenants = tenants
+        self._now = now
+        self._known: OrderedDict[bytes, tuple[Credential, float]] = OrderedDict()
+
+    async def authenticate(self, apikey: str) -> Credential:
+        """
+        Raises:
+            Refusal: BAD_API_KEY, with the same words whatever is wrong with it.
+        """
+        if not apikey or len(apikey) > _MAX_KEY_CHARS or not apikey.isascii():
+            raise _bad_key()
+        digest = sha256(apikey.encode()).digest()
+        known = self._known.get(digest)
+        if known is not None and self._now() < known[1]:
+            return known[0]
+        self._known.pop(digest, None)
+        credential = await self._tenants.authenticate(apikey)
+        if credential is None:
+            raise _bad_key()
+        self._known[digest] = (credential, self._now() + REMEMBERED_SECONDS)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return credential
+
+
+def _bad_key() -> Refusal:
+    return Refusal(ErrorCode.BAD_API_KEY, "the API key is missing, unknown or revoked")

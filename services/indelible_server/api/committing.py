@@ -1,0 +1,79 @@
+"""Commits in flight: how many, and that each is finished whatever becomes of its request."""
+
+import asyncio
+from collections.abc import Callable
+
+from indelible_protocol.errors import ErrorCode
+from indelible_protocol.semantics import Acknowledged
+
+from indelible_server.store.admission import Admitted, LogIdentity
+from indelible_server.store.errors import Refusal
+from indelible_server.store.logs import Logs
+from indelible_server.store.wakeups import Wakeups
+from indelible_server.telemetry import Metrics
+
+
+class Committer:
+    """`unready` gives the reasons why no commit may be promised to be durable now."""
+
+    def __init__(
+        self,
+        logs: Logs,
+        wakeups: Wakeups,
+        metrics: Metrics,
+        *,
+        unready: Callable[[], tuple[str, ...]],
+        max_in_flight: int,
+    ) -> None:
+        self._logs = logs
+        self._wakeups = wakeups
+        self._metrics = metrics
+        self._unready = unready
+        self._max_in_flight = max_in_flight
+        self._in_flight: set[asyncio.Task[Acknowledged]] = set()
+
+    async def commit(self, identity: LogIdentity, admitted: Admitted) -> Acknowledged:
+        """Runs to its end even if the request that asked for it is cancelled.
+
+        Raises:
+            Refusal: OVERLOADED or NOT_DURABLE before anything is sent; else as the store says.
+        """
+        if len(self._in_flight) >= self._max_in_flight:
+            self._metrics.commits.labels("refused").inc()
+            raise Refusal(ErrorCode.OVERLOADED, "too many commits are in flight")
+        reasons = self._unready()
+        if reasons:
+            self._metrics.commits.labels("refused").inc()
+            raise Refusal(
+                ErrorCode.NOT_DURABLE,
+                "the store does not hold what is promised: " + "; ".join(reasons),
+            )
+        task = asyncio.ensure_future(self._run(identity, admitted))
+        self._in_flight.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    async def finish(self, seconds: float) -> int:
+        """Waits for what is in flight; how many were not finished in time."""
+        if not self._in_flight:
+            return 0
+        _, late = await asyncio.wait(self._in_flight, timeout=seconds)
+        return len(late)
+
+    async def _run(self, identity: LogIdentity, admitted: Admitted) -> Acknowledged:
+        try:
+            outcome = await self._logs.commit(identity, admitted)
+        except Refusal as refusal:
+            unknown = refusal.code.may_have_applied
+            self._metrics.commits.labels("unknown" if unknown else "rejected").inc()
+            raise
+        word = "committed" if outcome.changed else "unchanged"
+        self._metrics.commits.labels("repeated" if outcome.repeated else word).inc()
+        if outcome.changed:
+            self._wakeups.hint(identity.log_id, outcome.version)
+        return outcome
+
+    def _finished(self, task: "asyncio.Task[Acknowledged]") -> None:
+        self._in_flight.discard(task)
+        if not task.cancelled():
+            task.exception()  # its request may be gone; asyncio would complain otherwise

@@ -1,0 +1,343 @@
+"""Handlers of the native API that read: diffs and waits, entries, histories, versions."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import web
+from indelible_protocol import limits, messages
+from indelible_protocol.diff import Order
+from indelible_protocol.errors import ErrorCode, ProtocolError
+from indelible_protocol.ids import LogId
+from msgspec import UNSET
+
+from indelible_server.api.messages import Query, answer, answer_form, read_message
+from indelible_server.api.middlewares import WAITED
+from indelible_server.api.requests import authenticated, check_key, key_of, log_of
+from indelible_server.api.services import SERVICES, Services
+from indelible_server.store.admission import LogIdentity
+from indelible_server.store.errors import Refusal
+from indelible_server.store.reading import EntryValue, Head, check_version
+
+_DIFF_PARAMETERS = ("from", "to", "order", "wait", "limit", "cursor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DiffRequest:
+    """What is asked for; `to_version` None is the current one, `start` counts changes."""
+
+    from_version: int
+    to_version: int | None
+    order: Order
+    wait_seconds: float
+    limit: int
+    start: int = 0
+
+
+async def diff(request: web.Request) -> web.Response:
+    identity = await log_of(request)
+    services = request.app[SERVICES]
+    asked = _read_diff(request, services, identity)
+    head = await services.reader.head(identity.log_id)
+    check_version(asked.from_version, head, "from")
+    if asked.wait_seconds and asked.to_version is None and asked.from_version == head.version:
+        request[WAITED] = True
+        since = {identity.log_id: head.version}
+        outcome = await services.waiting.wait(identity.tenant, since, asked.wait_seconds)
+        if outcome != "moved":
+            return _nothing_new(identity, head, closing=outcome == "draining")
+        head = await services.reader.head(identity.log_id)
+    body = await _encoded_diff(request, services, identity, head, asked)
+    return answer(request, body, headers=_place(identity, head))
+
+
+def _nothing_new(identity: LogIdentity, head: Head, *, closing: bool) -> web.Response:
+    response = web.Response(status=204, headers=_place(identity, head))
+    if closing:
+        response.force_close()
+    return response
+
+
+async def _encoded_diff(
+    request: web.Request,
+    services: Services,
+    identity: LogIdentity,
+    head: Head,
+    asked: _DiffRequest,
+) -> bytes:
+    """Encoded once for all who ask the same."""
+    form = answer_form(request)
+    low = asked.from_version
+    high = head.version if asked.to_version is None else asked.to_version
+
+    async def make() -> bytes:
+        reader, log_id = services.reader, identity.log_id
+        changes = await reader.changes(log_id, head, low, high, asked.order)
+        if asked.start > len(changes):
+            raise ProtocolError("the cursor is behind the end", ErrorCode.BAD_CURSOR)
+        page = await reader.resolve(log_id, changes[asked.start : asked.start + asked.limit])
+        at = asked.start + len(page)
+        cursor = None
+        if at < len(changes):
+            pinned = (log_id, identity.incarnation, low, high, asked.order)
+            cursor = services.cursors.seal("diff", [*pinned, at])
+        answered = messages.Diff(
+            from_version=low,
+            to_version=high,
+            changes=[_change(changed.op, changed.entry) for changed in page],
+            cursor=cursor,
+        )
+        return messages.encode(answered, form)
+
+    key = (
+        identity.log_id,
+        head.incarnation,
+        low,
+        high,
+        asked.order,
+        asked.start,
+        asked.limit,
+        form,
+    )
+    check_version(low, head, "from")
+    check_version(high, head, "to")
+    return await services.answers.get(key, make)
+
+
+def _read_diff(request: web.Request, services: Services, identity: LogIdentity) -> _DiffRequest:
+    query = Query(request, _DIFF_PARAMETERS)
+    from_version, to_version = query.version("from"), query.version("to")
+    order: Order = "key" if query.choice("order", "command", "key") == "key" else "command"
+    limit = query.whole("limit", limits.DEFAULT_PAGE, least=1, most=limits.MAX_PAGE)
+    wait_seconds = query.seconds("wait", most=limits.MAX_WAIT_SECONDS)
+    cursor = query.text("cursor")
+    if cursor is None:
+        return _DiffRequest(
+            from_version=from_version or 0,
+            to_version=to_version,
+            order=order,
+            wait_seconds=wait_seconds,
+            limit=limit,
+        )
+    log_id, incarnation, low, high, pinned_order, start = services.cursors.open("diff", cursor, 6)
+    if (
+        (log_id, incarnation) != (identity.log_id, identity.incarnation)
+        or from_version not in (None, low)
+        or to_version not in (None, high)
+        or (query.text("order") is not None and order != pinned_order)
+    ):
+        raise ProtocolError("the cursor belongs to another diff", ErrorCode.BAD_CURSOR)
+    assert isinstance(low, int)
+    assert isinstance(high, int)
+    assert isinstance(start, int)
+    return _DiffRequest(
+        from_version=low,
+        to_version=high,
+        order="key" if pinned_order == "key" else "command",
+        wait_seconds=0.0,
+        limit=limit,
+        start=start,
+    )
+
+
+async def commits(request: web.Request) -> web.Response:
+    identity = await log_of(request)
+    reader = request.app[SERVICES].reader
+    query = Query(request, ("from", "to"))
+    head = await reader.head(identity.log_id)
+    low, high = query.version("from") or 0, query.version("to")
+    high = head.version if high is None else high
+    if low > high:
+        raise ProtocolError(f"from is {low}, at most to ({high}) expected")
+    found = await reader.commits(identity.log_id, head, low, high)
+    stored = [
+        messages.StoredCommit(
+            version=version.version,
+            time_ms=version.time_ms,
+            header=version.header,
+            signature=version.signature,
+            body=version.body,
+        )
+        for version in found
+    ]
+    return answer(
+        request,
+        messages.Commits(commits=stored, to=found[-1].version if found else low),
+        headers=_place(identity, head),
+    )
+
+
+async def entry(request: web.Request) -> web.Response:
+    identity = await log_of(request)
+    key = key_of(request, identity)
+    at = Query(request, ("at",)).version("at")
+    head, found = await request.app[SERVICES].reader.entries(identity.log_id, [key], at)
+    if not found:
+        raise Refusal(
+            ErrorCode.NONEXISTENT_KEY,
+            f"the key holds no value at version {head.version if at is None else at}",
+            {"current_version": head.version},
+        )
+    return answer(request, _entry(found[0]), headers=_place(identity, head))
+
+
+async def batch_get(request: web.Request) -> web.Response:
+    identity = await log_of(request)
+    Query(request, ())
+    asked = await read_message(request, messages.BatchGet)
+    if not 1 <= len(asked.keys) <= limits.MAX_BATCH_KEYS:
+        raise ProtocolError(f"{len(asked.keys)} keys, 1 to {limits.MAX_BATCH_KEYS} expected")
+    tokens = [check_key(key, identity) for key in asked.keys]
+    at = None if asked.at is UNSET else asked.at
+    if at is not None and not 0 <= at <= limits.MAX_VERSION:
+        raise ProtocolError(f"at is {at}, 0 to 2^53-1 expected")
+    head, found = await request.app[SERVICES].reader.entries(identity.log_id, tokens, at)
+    return answer(
+        request,
+        messages.Entries(
+            version=head.version if at is None else at, entries=[_entry(value) for value in found]
+        ),
+        headers=_place(identity, head),
+    )
+
+
+async def history(request: web.Request) -> web.Response:
+    identity = await log_of(request)
+    services = request.app[SERVICES]
+    key = key_of(request, identity)
+    head, before, limit = await _page_below(request, identity, "history", key)
+    steps, rest = await services.reader.history(identity.log_id, key, before, limit)
+    return answer(
+        request,
+        messages.History(
+            changes=[
+                messages.KeyChange(
+                    op="remove" if step.entry is None else "set",
+                    version=step.version,
+                    time_ms=step.time_ms,
+                    sealed_key=b"" if step.entry is None else step.entry.sealed_key,
+                    value=b"" if step.entry is None else step.entry.value,
+                )
+                for step in steps
+            ],
+            cursor=_cursor_below(services, identity, "history", key, rest),
+        ),
+        headers=_place(identity, head),
+    )
+
+
+async def versions(request: web.Request) -> web.Response:
+    identity = await log_of(request)
+    services = request.app[SERVICES]
+    head, before, limit = await _page_below(request, identity, "versions", b"")
+    found, rest = await services.reader.summaries(identity.log_id, before, limit)
+    return answer(
+        request,
+        messages.Versions(
+            versions=[
+                messages.VersionInfo(
+                    version=summary.version,
+                    time_ms=summary.time_ms,
+                    writer=summary.writer,
+                    source=summary.source,
+                    commands=summary.commands,
+                    changes=summary.changes,
+                    stored_bytes=summary.stored_bytes,
+                    header=summary.header,
+                )
+                for summary in found
+            ],
+            cursor=_cursor_below(services, identity, "versions", b"", rest),
+        ),
+        headers=_place(identity, head),
+    )
+
+
+async def _page_below(
+    request: web.Request, identity: LogIdentity, purpose: str, key: bytes
+) -> tuple[Head, int, int]:
+    """The head, the version that a newest-first page lies below, and the page's limit."""
+    services = request.app[SERVICES]
+    query = Query(request, ("cursor", "limit"))
+    limit = query.whole("limit", limits.DEFAULT_PAGE, least=1, most=limits.MAX_PAGE)
+    head = await services.reader.head(identity.log_id)
+    cursor = query.text("cursor")
+    if cursor is None:
+        return head, head.version + 1, limit
+    *belongs, before = services.cursors.open(purpose, cursor, 4)
+    if belongs != [identity.log_id, identity.incarnation, key] or not isinstance(before, int):
+        raise ProtocolError("the cursor belongs to something else", ErrorCode.BAD_CURSOR)
+    return head, min(before, head.version + 1), limit
+
+
+def _cursor_below(
+    services: Services, identity: LogIdentity, purpose: str, key: bytes, rest: int | None
+) -> str | None:
+    if rest is None:
+        return None
+    return services.cursors.seal(purpose, [identity.log_id, identity.incarnation, key, rest])
+
+
+async def wait(request: web.Request) -> web.Response:
+    """Waits on many logs at once; foreign and absent ones are `gone`, as deleted ones are."""
+    tenant = await authenticated(request)
+    Query(request, ())
+    services = request.app[SERVICES]
+    asked = await read_message(request, messages.Wait)
+    if not 1 <= len(asked.logs) <= limits.MAX_WAIT_LOGS:
+        raise ProtocolError(f"{len(asked.logs)} logs, 1 to {limits.MAX_WAIT_LOGS} expected")
+    if not 0 <= asked.wait <= limits.MAX_WAIT_SECONDS:
+        raise ProtocolError(f"wait is {asked.wait}, 0 to {limits.MAX_WAIT_SECONDS:g} s expected")
+    since: dict[LogId, int] = {}
+    gone = []
+    for watched in asked.logs:
+        log_id = LogId(watched.log_id)
+        try:
+            await services.logs.identify(tenant, log_id)
+            since[log_id] = watched.version
+        except Refusal as refusal:
+            if refusal.code is not ErrorCode.NONEXISTENT_LOG:
+                raise
+            gone.append(watched.log_id)
+    moved = await _moved(services, since, gone)
+    if not moved and not gone and asked.wait:
+        request[WAITED] = True
+        if await services.waiting.wait(tenant, since, asked.wait) == "moved":
+            moved = await _moved(services, since, gone)
+    return answer(request, messages.Moved(moved=moved, gone=gone))
+
+
+async def _moved(
+    services: Services, since: dict[LogId, int], gone: list[bytes]
+) -> list[messages.Watched]:
+    """The logs beyond their version; deleted ones are put into `gone`."""
+    log_ids = list(since)
+    moved = []
+    for log_id, head in zip(log_ids, await services.reader.heads(log_ids), strict=True):
+        if head is None:
+            gone.append(log_id)
+        elif head.version > since[log_id]:
+            moved.append(messages.Watched(log_id=log_id, version=head.version))
+    return moved
+
+
+def _place(identity: LogIdentity, head: Head) -> dict[str, str]:
+    return {
+        "Indelible-Version": str(head.version),
+        "Indelible-Incarnation": str(identity.incarnation),
+    }
+
+
+def _change(op: Literal["remove", "add"], value: EntryValue) -> messages.DiffChange:
+    return messages.DiffChange(
+        op=op,
+        key=value.key,
+        sealed_key=value.sealed_key,
+        value=value.value,
+        version=value.version,
+    )
+
+
+def _entry(value: EntryValue) -> messages.Entry:
+    return messages.Entry(
+        key=value.key, sealed_key=value.sealed_key, value=value.value, version=value.version
+    )

@@ -1,0 +1,235 @@
+"""Handlers of the native API that make, list, describe and delete logs, and commit to them."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+from indelible_protocol import limits, messages
+from indelible_protocol.commands import Command, LogKind, Op
+from indelible_protocol.errors import ErrorCode, ProtocolError
+from indelible_protocol.messages import PlainCommand
+from indelible_protocol.records import CommitKind, Header
+from indelible_protocol.signing import SignedCommit
+from msgspec import UNSET
+
+from indelible_server.api.messages import (
+    Query,
+    answer,
+    body_form,
+    read_bytes,
+    read_message,
+)
+from indelible_server.api.requests import log_of, name_of, scope_of
+from indelible_server.api.services import SERVICES
+from indelible_server.store.admission import Admitted, LogIdentity, admit_opaque, admit_sealed
+from indelible_server.store.logs import LogDescription, OpenedLog
+
+_KIND_WORDS = {LogKind.SEALED: "sealed", LogKind.OPAQUE: "opaque"}
+_VISIBLE_ASCII = frozenset(map(chr, range(0x21, 0x7F)))
+
+
+async def create(request: web.Request) -> web.Response:
+    scope = await scope_of(request)
+    services = request.app[SERVICES]
+    if Query(request, ("kind",)).choice("kind", "sealed", "opaque") == "opaque":
+        name = name_of(request, LogKind.OPAQUE)
+        asked = await read_message(request, messages.CreateOpaque)
+        opened = await services.logs.create_opaque(scope, name, asked.group)
+    else:
+        name = name_of(request, LogKind.SEALED)
+        sealed = await read_message(request, messages.CreateSealed)
+        genesis = _signed(sealed.genesis)
+        opened = await services.logs.create_sealed(scope, name, genesis, sealed.group)
+    return _opened(request, opened)
+
+
+async def open_name(request: web.Request) -> web.Response:
+    scope = await scope_of(request)
+    word = Query(request, ("kind",)).choice("kind", "sealed", "opaque")
+    kind = LogKind.OPAQUE if word == "opaque" else LogKind.SEALED
+    opened = await request.app[SERVICES].logs.open_name(scope, kind, name_of(request, kind))
+    return _opened(request, opened)
+
+
+async def list_logs(request: web.Request) -> web.Response:
+    scope = await scope_of(request)
+    services = request.app[SERVICES]
+    query = Query(request, ("group", "cursor", "limit"))
+    limit = query.whole("limit", limits.DEFAULT_PAGE, least=1, most=limits.MAX_PAGE)
+    group, cursor = query.text("group"), query.text("cursor")
+    pinned = [scope.tenant, scope.database, group]
+    after = b""
+    if cursor is not None:
+        *belongs, position = services.cursors.open("logs", cursor, 4)
+        if belongs != pinned or not isinstance(position, bytes):
+            raise ProtocolError("the cursor belongs to another listing", ErrorCode.BAD_CURSOR)
+        after = position
+    page, rest = await services.logs.list_logs(scope, group, after, limit)
+    return answer(
+        request,
+        messages.Listing(
+            logs=[_description(description) for description in page],
+            cursor=None if rest is None else services.cursors.seal("logs", [*pinned, rest]),
+        ),
+    )
+
+
+async def describe(request: web.Request) -> web.Response:
+    identity = await log_of(request)
+    Query(request, ())
+    description = await request.app[SERVICES].logs.describe(identity)
+    return answer(request, _description(description), headers=_place(description))
+
+
+async def delete(request: web.Request) -> web.Response:
+    identity = await log_of(request)
+    Query(request, ())
+    services = request.app[SERVICES]
+    version = await services.logs.delete(identity)
+    services.wakeups.hint(identity.log_id, limits.MAX_VERSION + 1)
+    headers = {
+        "Indelible-Version": str(version),
+        "Indelible-Incarnation": str(identity.incarnation),
+    }
+    return web.Response(status=204, headers=headers)
+
+
+async def commit(request: web.Request) -> web.Response:
+    identity = await log_of(request)
+    Query(request, ())
+    services = request.app[SERVICES]
+    admitted = await _admitted(request, identity, services.logs.control_head)
+    outcome = await services.committer.commit(identity, admitted)
+    services.logs.reach("before_answer")
+    return answer(
+        request,
+        messages.Committed(
+            version=outcome.version,
+            changed=outcome.changed,
+            repeated=outcome.repeated,
+            durability=services.settings.durability,
+        ),
+        status=201 if outcome.changed else 200,
+        headers={
+            "Indelible-Version": str(outcome.version),
+            "Indelible-Incarnation": str(identity.incarnation),
+        },
+    )
+
+
+async def _admitted(
+    request: web.Request, identity: LogIdentity, control_head: Callable[..., object]
+) -> Admitted:
+    services = request.app[SERVICES]
+    form = body_form(request)
+    data = await read_bytes(request)
+    if identity.kind is LogKind.OPAQUE:
+        key = request.headers.get("Idempotency-Key")
+        if key is not None:
+            _check_idempotency_key(key)
+        plain = messages.decode(data, messages.PlainCommit, form)
+        commands = [_command(i, command) for i, command in enumerate(plain.commands)]
+        return admit_opaque(identity, commands, plain.source.encode(), key)
+    signed = _signed(messages.decode(data, messages.Commit, form))
+    head = b""
+    if Header.decode(signed.header).kind is CommitKind.CONTROL:
+        head = await services.logs.control_head(identity)
+    return admit_sealed(identity, signed, head)
+
+
+def _check_idempotency_key(key: str) -> None:
+    if not 1 <= len(key) <= limits.MAX_IDEMPOTENCY_KEY_CHARS or not _VISIBLE_ASCII.issuperset(key):
+        raise ProtocolError(
+            f"Idempotency-Key: 1 to {limits.MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters "
+            "expected"
+        )
+
+
+_OPS = {
+    "Upsert": Op.UPSERT,
+    "Insert": Op.INSERT,
+    "Update": Op.UPDATE,
+    "Remove": Op.REMOVE,
+    "Delete": Op.DELETE,
+    "ExpectVersion": Op.EXPECT_VERSION,
+    "ExpectAbsent": Op.EXPECT_ABSENT,
+    "ExpectEntry": Op.EXPECT_ENTRY,
+}
+_MEMBERS = {
+    Op.UPSERT: {"key", "value"},
+    Op.INSERT: {"key", "value"},
+    Op.UPDATE: {"key", "value"},
+    Op.REMOVE: {"key", "value"},
+    Op.DELETE: {"key"},
+    Op.EXPECT_ABSENT: {"key"},
+    Op.EXPECT_ENTRY: {"key", "version"},
+    Op.EXPECT_VERSION: {"version"},
+}
+
+
+def _command(index: int, plain: PlainCommand) -> Command:
+    op = _OPS[plain.type]
+    members = {name for name in ("key", "value", "version") if getattr(plain, name) is not UNSET}
+    if members != _MEMBERS[op]:
+        expected = " and ".join(sorted(_MEMBERS[op]))
+        raise ProtocolError(f"command {index} ({plain.type}): takes {expected} and nothing else")
+    key = b"" if plain.key is UNSET else plain.key
+    if plain.version is not UNSET:
+        if not 0 <= plain.version <= limits.MAX_VERSION:
+            raise ProtocolError(
+                f"command {index} ({plain.type}): version is {plain.version}, 0 to 2^53-1 expected"
+            )
+        return Command.on_version(op, key, plain.version)
+    if plain.value is UNSET:
+        return Command(op, key)
+    return Command.on_plain_value(op, key, plain.value)
+
+
+def _signed(commit: messages.Commit) -> SignedCommit:
+    return SignedCommit(header=commit.header, signature=commit.signature, body=commit.body)
+
+
+def _commit(commit: SignedCommit) -> messages.Commit:
+    return messages.Commit(header=commit.header, signature=commit.signature, body=commit.body)
+
+
+def _opened(request: web.Request, opened: OpenedLog) -> web.Response:
+    return answer(
+        request,
+        messages.Opened(
+            description=_description(opened.description),
+            genesis=_commit(opened.genesis),
+            control=[_commit(commit) for commit in opened.control],
+        ),
+        status=201 if opened.created else 200,
+        headers=_place(opened.description),
+    )
+
+
+def _place(description: LogDescription) -> dict[str, str]:
+    return {
+        "Indelible-Version": str(description.version),
+        "Indelible-Incarnation": str(description.identity.incarnation),
+    }
+
+
+def _description(description: LogDescription) -> messages.Description:
+    identity = description.identity
+    return messages.Description(
+        log_id=identity.log_id,
+        kind="sealed" if identity.kind is LogKind.SEALED else "opaque",
+        name=identity.name,
+        group=identity.group,
+        incarnation=identity.incarnation,
+        version=description.version,
+        first_version=description.first_version,
+        created_ms=description.created_ms,
+        updated_ms=description.updated_ms,
+        entries=description.entries,
+        stored_bytes=description.stored_bytes,
+        max_commands=identity.max_commands,
+        max_commit_bytes=identity.max_commit_bytes,
+        generation=description.generation,
+        epoch=description.epoch,
+        ctl_seq=description.ctl_seq,
+        name_ct=description.name_ct,
+    )

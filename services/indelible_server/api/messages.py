@@ -1,0 +1,155 @@
+"""Reading requests and writing answers in the form that was asked for."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+from aiohttp import web
+from indelible_protocol import messages
+from indelible_protocol.errors import ErrorCode, ProtocolError
+from indelible_protocol.ids import parse_version
+from indelible_protocol.messages import Form, Message
+
+from indelible_server.api.services import SERVICES
+from indelible_server.store.errors import Refusal
+
+ERRORS_PATH = "/errors"  # served by every API process, so that the link leads somewhere
+REQUEST_ID = "indelible-request-id"
+
+M = TypeVar("M", bound=Message)
+
+
+def answer_form(request: web.Request) -> Form:
+    """What `Accept` names, else the form of the request's body, else JSON."""
+    accept = request.headers.get("Accept", "")
+    for form in Form:
+        if form.value in accept:
+            return form
+    return Form.MSGPACK if request.content_type == Form.MSGPACK.value else Form.JSON
+
+
+def body_form(request: web.Request) -> Form:
+    """
+    Raises:
+        Refusal: UNSUPPORTED_MEDIA.
+    """
+    try:
+        return Form(request.content_type)
+    except ValueError:
+        raise Refusal(
+            ErrorCode.UNSUPPORTED_MEDIA,
+            f"Content-Type {request.content_type!r}; application/msgpack or application/json "
+            "expected",
+        ) from None
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """The body, whole, within the deadline.
+
+    Raises:
+        Refusal: UNSUPPORTED_MEDIA for a compressed one, REQUEST_TIMEOUT.
+    """
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise Refusal(
+            ErrorCode.UNSUPPORTED_MEDIA, "Content-Encoding: bodies are taken as they are only"
+        )
+    seconds = request.app[SERVICES].settings.body_seconds
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.read()
+    except TimeoutError:
+        raise Refusal(
+            ErrorCode.REQUEST_TIMEOUT, f"the body did not arrive within {seconds:g} s"
+        ) from None
+
+
+async def read_message(request: web.Request, kind: type[M]) -> M:
+    form = body_form(request)
+    return messages.decode(await read_bytes(request), kind, form)
+
+
+def answer(
+    request: web.Request,
+    message: Message | bytes,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """`message` may be encoded already, in the form that the request asks for."""
+    form = answer_form(request)
+    body = message if isinstance(message, bytes) else messages.encode(message, form)
+    return web.Response(status=status, body=body, content_type=form.value, headers=headers)
+
+
+def problem(
+    request: web.Request,
+    code: ErrorCode,
+    message: str,
+    details: dict[str, Any],
+    *,
+    request_id: str,
+    status: int | None = None,
+) -> web.Response:
+    form = answer_form(request)
+    body = messages.problem(
+        code, message, details, request_id=request_id, url=f"{ERRORS_PATH}#{code.name}"
+    )
+    headers = {}
+    if code.http_status in (429, 503):
+        headers["Retry-After"] = "1"
+    if "current_version" in details:
+        headers["Indelible-Version"] = str(details["current_version"])
+    return web.Response(
+        status=status or code.http_status,
+        body=messages.encode(body, form),
+        content_type=messages.PROBLEM_TYPES[form],
+        headers=headers,
+    )
+
+
+class Query:
+    """Query parameters, strictly: no unknown ones, none twice, canonical numbers."""
+
+    def __init__(self, request: web.Request, allowed: Collection[str]) -> None:
+        self._values: dict[str, str] = {}
+        for name, value in request.query.items():
+            if name not in allowed:
+                known = ", ".join(sorted(allowed)) or "none"
+                raise ProtocolError(f"unknown query parameter {name[:40]!r}; known: {known}")
+            if name in self._values:
+                raise ProtocolError(f"query parameter {name} stands twice")
+            self._values[name] = value
+
+    def text(self, name: str) -> str | None:
+        return self._values.get(name)
+
+    def version(self, name: str) -> int | None:
+        value = self._values.get(name)
+        return None if value is None else parse_version(value, name)
+
+    def whole(self, name: str, default: int, *, least: int, most: int) -> int:
+        value = self.version(name)
+        if value is None:
+            return default
+        if not least <= value <= most:
+            raise ProtocolError(f"{name} is {value}, {least} to {most} expected")
+        return value
+
+    def seconds(self, name: str, *, most: float) -> float:
+        value = self._values.get(name)
+        if value is None:
+            return 0.0
+        whole, dot, fraction = value.partition(".")
+        if not whole.isdecimal() or (dot and not fraction.isdecimal()) or len(value) > 12:
+            raise ProtocolError(f"{name} is {value[:40]!r}, seconds from 0 to {most:g} expected")
+        if float(value) > most:
+            raise ProtocolError(f"{name} is {value}, at most {most:g} seconds expected")
+        return float(value)
+
+    def choice(self, name: str, *choices: str) -> str:
+        """The first choice is the default."""
+        value = self._values.get(name, choices[0])
+        if value not in choices:
+            raise ProtocolError(f"{name} is {value[:40]!r}, {' or '.join(choices)} expected")
+        return value

@@ -1,0 +1,83 @@
+"""What surrounds every request: its id, its one log line, its errors as problems."""
+
+import secrets
+import time
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from indelible_protocol.errors import ErrorCode, ProtocolError
+
+from indelible_server.api.messages import REQUEST_ID, problem
+from indelible_server.api.services import SERVICES
+from indelible_server.store.errors import Refusal
+
+log = structlog.get_logger("indelible_server.api")
+
+TENANT = web.RequestKey("tenant", str)
+CODE = web.RequestKey("code", str)
+WAITED = web.RequestKey("waited", bool)
+
+
+@web.middleware
+async def canonical_line(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """One log line and one observation per request; the answer carries the request's id."""
+    request_id = secrets.token_hex(8)
+    started = time.perf_counter()
+    status = 499  # the client left before there was an answer
+    try:
+        response = await _answered(request, handler, request_id)
+        status = response.status
+        response.headers[REQUEST_ID] = request_id
+        return response
+    finally:
+        _observe(request, request_id, status, time.perf_counter() - started)
+
+
+async def _answered(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        code, message, details = refusal.code, refusal.message, refusal.details
+    except ProtocolError as error:
+        code, message, details = error.code, str(error), {}
+    except web.HTTPRequestEntityTooLarge:
+        code, details = ErrorCode.TOO_LARGE, {}
+        message = f"the body is larger than {request.app._client_max_size} bytes"
+    except web.HTTPNotFound:
+        code, message, details = ErrorCode.NO_SUCH_ROUTE, "there is nothing at this path", {}
+    except web.HTTPMethodNotAllowed as error:
+        code, details = ErrorCode.METHOD_NOT_ALLOWED, {}
+        message = f"the methods here are {', '.join(sorted(error.allowed_methods))}"
+    except Exception:
+        log.exception("request.failed", request_id=request_id, route=_route(request))
+        code, details = ErrorCode.INTERNAL_ERROR, {}
+        message = "the server failed; its log tells more under this request_id"
+    request[CODE] = code.name
+    return problem(request, code, message, details, request_id=request_id)
+
+
+def _observe(request: web.Request, request_id: str, status: int, seconds: float) -> None:
+    services = request.app[SERVICES]
+    route = _route(request)
+    services.metrics.requests.labels(route, request.method, status).inc()
+    waited = request.get(WAITED, False)
+    if not waited:
+        services.metrics.request_seconds.labels(route).observe(seconds)
+    log.info(
+        "request.answered",
+        request_id=request_id,
+        method=request.method,
+        route=route,
+        status=status,
+        code=request.get(CODE),
+        tenant=request.get(TENANT),
+        took_ms=round(seconds * 1_000, 2),
+        waited=waited,
+        size_bytes=request.content_length,
+    )
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unknown"

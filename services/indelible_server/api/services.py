@@ -1,0 +1,98 @@
+"""What the handlers work with: made once per process, found under one key of the app."""
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from indelible_server.api.auth import Authenticator
+from indelible_server.api.committing import Committer
+from indelible_server.api.cursors import Cursors
+from indelible_server.api.waiting import Waiting
+from indelible_server.settings import Settings
+from indelible_server.store.caching import WeighedCache
+from indelible_server.store.connection import Clients
+from indelible_server.store.durability import DurabilityMonitor
+from indelible_server.store.logs import Logs
+from indelible_server.store.reading import Reader
+from indelible_server.store.tenants import Tenants
+from indelible_server.store.wakeups import Wakeups
+from indelible_server.telemetry import Metrics
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """`answers` holds encoded bodies of diffs, which never change."""
+
+    settings: Settings
+    logs: Logs
+    reader: Reader
+    wakeups: Wakeups
+    waiting: Waiting
+    committer: Committer
+    authenticator: Authenticator
+    cursors: Cursors
+    durability: DurabilityMonitor
+    metrics: Metrics
+    answers: WeighedCache[Hashable, bytes]
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)
+    draining: bool = False
+
+    def unready(self) -> tuple[str, ...]:
+        """Why the process cannot do its work now; empty when it can."""
+        reasons = self.durability.reasons
+        if not self.loaded.is_set():
+            reasons = (*reasons, "the function library is not loaded yet")
+        if self.draining:
+            reasons = (*reasons, "the process is going away")
+        return reasons
+
+
+SERVICES = web.AppKey("services", Services)
+
+
+def make_services(
+    settings: Settings,
+    secret: bytes,
+    clients: Clients,
+    reach: Callable[[str], None],
+) -> Services:
+    """`secret` keys API key hashes and cursors."""
+    redis = clients.commands
+    metrics = Metrics()
+    logs = Logs(redis, reach=reach)
+    reader = Reader(redis)
+    wakeups = Wakeups(clients.subscriber, reader.heads, recheck_seconds=settings.recheck_seconds)
+    metrics.waiters.set_function(lambda: wakeups.waiter_count)
+    metrics.missed_hints.set_function(lambda: wakeups.missed_hints)
+    durability = DurabilityMonitor(redis, settings.durability)
+    metrics.durable.set_function(lambda: durability.durable)
+    loaded = asyncio.Event()
+
+    def not_durable() -> tuple[str, ...]:
+        if not loaded.is_set():
+            return ("the function library is not loaded yet",)
+        return durability.reasons
+
+    return Services(
+        settings=settings,
+        logs=logs,
+        reader=reader,
+        wakeups=wakeups,
+        waiting=Waiting(wakeups, settings),
+        committer=Committer(
+            logs,
+            wakeups,
+            metrics,
+            unready=not_durable,
+            max_in_flight=settings.max_commits_in_flight,
+        ),
+        authenticator=Authenticator(Tenants(redis, secret), time.monotonic),
+        cursors=Cursors(secret),
+        durability=durability,
+        metrics=metrics,
+        answers=WeighedCache(settings.cache_bytes, len),
+        loaded=loaded,
+    )

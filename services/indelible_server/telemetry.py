@@ -1,0 +1,142 @@
+"""Log lines and metrics: their form, and what may never stand in them.
+
+Owns structlog's set-up, the redaction of secrets, and the metrics of the API process. Log
+events are `noun.past_verb` with fields; nothing here knows what they mean.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_SECRET_FIELDS = frozenset(
+    {
+        "apikey",
+        "authorization",
+        "body",
+        "commands",
+        "header",
+        "headers",
+        "key",
+        "master_key",
+        "password",
+        "secret",
+        "token",
+        "value",
+    }
+)
+_SECRET_TEXT = re.compile(r"ik_([0-9a-f]{16})_[A-Za-z0-9_-]+")
+_MASK = "***"
+_FOREIGN_LOGGERS = ("aiohttp", "asyncio")
+
+
+def redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Masks secret fields by name and API keys wherever they stand; bytes are never shown."""
+    for name, value in event.items():
+        event[name] = _MASK if name in _SECRET_FIELDS else _masked(value)
+    return event
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SECRET_TEXT.sub(rf"ik_\1_{_MASK}", value)
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, (list, tuple)):
+        return [_masked(item) for item in value]
+    return value
+
+
+def configure_logging(level: str, form: str) -> None:
+    """One line per event on stderr: JSON, or for people where `form` is `console`."""
+    least = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if form == "console":
+        ending: list[structlog.typing.Processor] = [redact, structlog.dev.ConsoleRenderer()]
+        factory: Any = structlog.PrintLoggerFactory(file=sys.stderr)
+    else:
+        ending = [
+            structlog.processors.format_exc_info,
+            redact,
+            structlog.processors.JSONRenderer(serializer=_to_json),
+        ]
+        factory = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
+    structlog.configure(
+        processors=[*shared, *ending],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+    handler = _ForeignHandler()
+    for name in _FOREIGN_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)
+
+
+def _to_json(event: Any, **_options: Any) -> bytes:
+    return msgspec.json.encode(event, enc_hook=str)
+
+
+class _ForeignHandler(logging.Handler):
+    """Says that a library complained, and of what kind; its text may quote a request."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        structlog.get_logger(record.name).warning(
+            "library.complained",
+            template=str(record.msg)[:200] if record.args else record.name,
+            error=type(error).__name__ if error else None,
+        )
+
+
+class Metrics:
+    """What one API process counts. Labels are route templates and words, never names."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.requests = Counter(
+            "indelible_requests",
+            "Requests answered.",
+            ("route", "method", "status"),
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "indelible_request_seconds",
+            "Time from a request's head to its answer, long polls left out.",
+            ("route",),
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+            registry=self.registry,
+        )
+        self.commits = Counter(
+            "indelible_commits",
+            "Commits by outcome: committed, unchanged, repeated, rejected, refused, unknown.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.waiters = Gauge(
+            "indelible_waiters", "Long polls that wait now.", registry=self.registry
+        )
+        self.missed_hints = Gauge(
+            "indelible_missed_hints",
+            "Waiters woken by a recheck because no hint had come.",
+            registry=self.registry,
+        )
+        self.durable = Gauge(
+            "indelible_durable",
+            "1 while the store's settings hold what is promised.",
+            registry=self.registry,
+        )
