@@ -97,12 +97,21 @@ def post(url: str, body: bytes, *, silence_seconds: float, plain_http: bool = Fa
                 headers = {"Content-Type": "application/json"}
                 connection.request("POST", urlsplit(url).path, body, headers)
             response = connection.getresponse()
-            content = response.read(MAX_ANSWER_BYTES + 1)
+            return Answer(status_code=response.status, content=_whole_content(response))
         except http.client.HTTPException as error:
             raise ConnectionError(f"no HTTP answer from {url}: {error!r}") from error
+
+
+def _whole_content(response: http.client.HTTPResponse) -> bytes:
+    # `read` with a bound takes the end of the connection for the end of the content.
+    if response.length is None and not response.chunked:
+        raise ConnectionError("answer without a length: it may have been cut off")
+    content = response.read(MAX_ANSWER_BYTES + 1)
     if len(content) > MAX_ANSWER_BYTES:
-        raise ConnectionError(f"answer of more than {MAX_ANSWER_BYTES} bytes from {url}")
-    return Answer(status_code=response.status, content=content)
+        raise ConnectionError(f"answer of more than {MAX_ANSWER_BYTES} bytes")
+    if response.length:
+        raise ConnectionError(f"answer cut off {response.length} bytes before its end")
+    return content
 
 
 def _connection(url: str, plain_http: bool) -> http.client.HTTPConnection:
