@@ -1,0 +1,145 @@
+"""Where pages begin, and the bytes of answers, without a service."""
+
+import json
+from itertools import product
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from indelible_protocol.diff import Change, by_key
+from indelible_protocol.errors import ErrorCode
+from indelible_server.api.v1.answers import (
+    encode_diff,
+    encode_error,
+    next_page_options,
+    page_start,
+)
+from indelible_server.api.v1.body import Base64, DiffRequest, Pagination, Whole, decode
+from indelible_server.store.reading import ChangedEntry, EntryValue
+
+Op = Literal["add", "remove"]
+SIDES: list[tuple[Op, ...]] = [("remove",), ("add",), ("remove", "add")]
+
+
+def change(op: Op, key: bytes, at: tuple[int, int]) -> Change:
+    return Change(op, key, 1, 0, 0, *at)
+
+
+@st.composite
+def diffs(draw: st.DrawFn) -> list[Change]:
+    """A diff in order of commands: each key once or twice, each at a command of its own."""
+    keys = draw(st.lists(st.binary(min_size=1, max_size=3), unique=True, max_size=8))
+    places = draw(st.permutations(list(product(range(1, 4), range(4)))))
+    changes = []
+    for key, place in sorted(zip(keys, places, strict=False), key=lambda pair: pair[1]):
+        for op in draw(st.sampled_from(SIDES)):
+            changes.append(change(op, key, place))
+    return changes
+
+
+def read_back(options: dict[str, Any]) -> Pagination:
+    """Options as a caller returns them."""
+    request = {"logName": "n", "paginationOptions": options}
+    return decode(json.dumps(request).encode(), DiffRequest).pagination_options
+
+
+@given(diffs(), st.booleans())
+def test_page_begins_at_the_change_that_the_options_told(changes: list[Change], keys: bool) -> None:
+    ordered = by_key(changes) if keys else changes
+    for index in range(len(ordered)):
+        options = next_page_options(ordered[index:], "key" if keys else "command")
+        assert options is not None
+        assert page_start(ordered, read_back(options)) == index
+    assert next_page_options([], "key" if keys else "command") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "seen", "start"),
+    [
+        (b"a", False, 0),
+        (b"b", False, 0),
+        (b"b", True, 1),
+        (b"bb", False, 2),
+        (b"c", True, 2),
+        (b"d", False, 3),
+        (b"d", True, 4),
+        (b"e", False, 4),
+    ],
+)
+def test_made_up_key_starts_at_the_first_key_not_below_it(
+    key: bytes, seen: bool, start: int
+) -> None:
+    changes = [
+        change("remove", b"b", (3, 0)),
+        change("add", b"b", (3, 0)),
+        change("add", b"c", (2, 0)),
+        change("remove", b"d", (1, 0)),
+    ]
+    options = Pagination(skip_to_key=Base64(key), remove_already_seen=seen)
+    assert page_start(changes, options) == start
+
+
+@pytest.mark.parametrize(
+    ("version", "command", "seen", "start"),
+    [(0, 0, False, 0), (2, 0, True, 0), (2, 1, True, 1), (2, 2, False, 2), (9, 0, True, 3)],
+)
+def test_made_up_command_starts_at_the_first_command_not_before_it(
+    version: int, command: int, seen: bool, start: int
+) -> None:
+    changes = [
+        change("remove", b"z", (2, 1)),
+        change("add", b"z", (2, 1)),
+        change("add", b"a", (3, 0)),
+    ]
+    options = Pagination(
+        skip_to_version=Whole(version), skip_to_command=Whole(command), remove_already_seen=seen
+    )
+    assert page_start(changes, options) == start
+
+
+def test_diff_is_indented_in_the_documented_order() -> None:
+    page = [ChangedEntry("remove", EntryValue(b"foo", b"", b"bar", 7))]
+    following = next_page_options([change("add", b"foo", (9, 3))], "command")
+    assert encode_diff(8, 9, page, following).decode() == (
+        """{
+    "fromVersion": 8,
+    "toVersion": 9,
+    "page": [
+        {
+            "change": "Remove",
+            "entry": {
+                "key": "Zm9v",
+                "value": "YmFy"
+            },
+            "version": 7
+        }
+    ],
+    "nextPageOptions": {
+        "skipToKey": null,
+        "removeAlreadySeen": true,
+        "skipToVersion": 9,
+        "skipToCommand": 3
+    }
+}"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "told"),
+    [
+        (ErrorCode.UNEXPECTED_VERSION, 412, "UNEXPECTED_VERSION"),
+        (ErrorCode.OVERLOADED, 503, "OVERLOADED"),
+        (ErrorCode.FORGOTTEN_VERSION, 404, "NONEXISTENT_VERSION"),
+        (ErrorCode.LOG_REPLACED, 404, "NONEXISTENT_LOG"),
+    ],
+)
+def test_error_is_told_in_the_words_of_the_original(
+    code: ErrorCode, status: int, told: str
+) -> None:
+    told_status, text = encode_error(code, "why", {"a": 1})
+    assert told_status == status
+    assert text.decode() == (
+        f'{{"code": "{told}", "codeNumber": {ErrorCode[told].number}, "message": "why", '
+        '"details": {"a": 1}}'
+    )
