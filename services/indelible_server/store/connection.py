@@ -47,8 +47,8 @@ class Clients:
     subscriber: Redis
 
     async def close(self) -> None:
-        await self.commands.aclose()
-        await self.subscriber.aclose()
+        await self.commands.aclose(close_connection_pool=True)
+        await self.subscriber.aclose(close_connection_pool=True)
 
 
 def connect(url: str, *, connections: int, timeout_seconds: float) -> Clients:
