@@ -1,4 +1,4 @@
-"""What operators and readers of errors ask: is it alive, ready, what does it count, what is a code."""
+"""What operators ask (alive, ready, what does it count), and what an error code means."""
 
 from aiohttp import web
 from indelible_protocol.errors import ErrorCode
