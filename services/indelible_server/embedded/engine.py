@@ -12,13 +12,13 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
 
 import structlog
 
 from indelible_server.embedded.binaries import EngineBinary, choose
 from indelible_server.embedded.folder import DataFolder, EngineError, RecordedEngine, sign_lock
-from indelible_server.embedded.probe import Condition, condition, working_directory
+from indelible_server.embedded.probe import Condition, condition
+from indelible_server.embedded.running import folders_engine, socket_url
 
 LOOK_SECONDS = 0.05
 START_LOOK_SECONDS = 0.01
@@ -68,7 +68,7 @@ class EmbeddedEngine:
     @property
     def url(self) -> str:
         """For the Redis client; the same over restarts of the engine."""
-        return f"unix://{quote(str(self._socket))}"
+        return socket_url(self._socket)
 
     @classmethod
     async def start(
@@ -146,7 +146,7 @@ class EmbeddedEngine:
         """Whichever is possible first: the engine that holds the lock may just be dying."""
         patience = _Patience(self._ready_seconds)
         while (engine_lock := self._folder.take_engine_lock()) is None:
-            found = await self._folders_engine()
+            found = await folders_engine(self._folder)
             if found is not None and not found.loading:
                 self._socket, self.adopted = self._folder.recorded_socket(), True
                 self._take_over(found)
@@ -160,22 +160,6 @@ class EmbeddedEngine:
                 )
             await asyncio.sleep(LOOK_SECONDS)
         await self._launch(engine_lock, runtime_dir)
-
-    async def _folders_engine(self) -> Condition | None:
-        """The engine at the recorded socket, if it answers and keeps its files in our folder."""
-        socket = self._folder.recorded_socket()
-        if socket is None:
-            return None
-        found = await condition(socket)
-        if found is None:
-            return None
-        try:
-            directory = await working_directory(socket)
-        except OSError:
-            return None
-        if not self._folder.keeps_its_store_in(directory):
-            raise EngineError(f"{socket} leads to an engine on {directory}: stop that one first.")
-        return found
 
     async def _launch(self, engine_lock: int, runtime_dir: Path | None = None) -> None:
         """Start the chosen engine and wait until it serves. Closes `engine_lock` in any case."""
@@ -206,7 +190,7 @@ class EmbeddedEngine:
         )
 
     async def _refuse_if_served(self) -> None:
-        living = await self._folders_engine()
+        living = await folders_engine(self._folder)
         if living is not None:
             raise EngineError(
                 f"process {living.pid} serves {self._folder.path} although engine.lock is free "
