@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
+from indelible.names import Name
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -84,7 +86,7 @@ class Description:
     `indelible.v1`. `log_id` is in hexadecimal.
     """
 
-    name: str | tuple[str, ...] | None
+    name: Name | None
     group: str
     kind: Literal["sealed", "opaque"]
     version: int

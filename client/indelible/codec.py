@@ -80,7 +80,7 @@ class Codec:
             RequestError: a key or value that the log's modes cannot hold.
         """
         keys = self._keys
-        op = _SETS.get(type(command))  # type: ignore[arg-type]
+        op = _SETS.get(type(command))
         if op is not None:
             assert isinstance(command, Upsert | Insert | Update)
             key_ct = keys.seal_key(self.key_bytes(command.key))

@@ -5,7 +5,9 @@ secrets to a member. No object here shows a secret when printed. Draws no random
 reads no clock.
 """
 
+import base64
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import nacl.bindings
 import nacl.exceptions
@@ -138,3 +140,10 @@ def _wrap_context(log_id: LogId, generation: int, epoch: int, member: Card | Ide
             member.pk_box,
         )
     )
+
+
+def original_name(master_key: bytes, name: bytes) -> bytes:
+    """What the original library calls a log of this name: base64 of its secret box."""
+    nonce = blake2b(name + master_key, digest_size=nacl.bindings.crypto_secretbox_NONCEBYTES)
+    box = nacl.bindings.crypto_secretbox(name, nonce.digest(), master_key)
+    return base64.b64encode(nonce.digest() + box)

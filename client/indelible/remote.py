@@ -126,7 +126,7 @@ class RemoteLog:
         first = await self._get(self._path(paths.DIFF), messages.Diff, query)
         if first.from_version != from_version or to_version not in (None, first.to_version):
             raise _contradiction(first, from_version, to_version)
-        yield first
+        yield _in_range(first)
         async for page in self.rest_of(first):
             yield page
 
@@ -141,7 +141,7 @@ class RemoteLog:
                 raise VerificationError(
                     "a page without changes, but with a next one", evidence={"page": page}
                 )
-            yield page
+            yield _in_range(page)
             cursor = page.cursor
 
     async def next_diff(self, from_version: int, *, wait_seconds: float) -> Answer[messages.Diff]:
@@ -159,6 +159,8 @@ class RemoteLog:
             diff.from_version != from_version or diff.to_version < from_version
         ):
             raise _contradiction(diff, from_version, None)
+        if diff is not None:
+            _in_range(diff)
         return answer
 
     async def entry(self, token: bytes, at: int | None) -> messages.Entry | None:
@@ -200,6 +202,10 @@ class RemoteLog:
                 raise VerificationError(
                     f"entries at version {found.version} instead of {at}",
                     evidence={"entries": found},
+                )
+            if not {entry.key for entry in found.entries} <= set(batch.keys):
+                raise VerificationError(
+                    "entries of keys that were not asked for", evidence={"entries": found}
                 )
             at = found.version
             yield found.entries
@@ -261,3 +267,22 @@ def _contradiction(
         f"{'the current version' if to_version is None else to_version} was asked for",
         evidence={"from": page.from_version, "to": page.to_version},
     )
+
+
+def _in_range(page: messages.Diff) -> messages.Diff:
+    """
+    Raises:
+        VerificationError: an entry that cannot have come or gone between the two versions.
+    """
+    kept = min(page.from_version, page.to_version)
+    most = max(page.from_version, page.to_version)
+    # Going forward the adds are what is new; going back, the removes are.
+    new = "add" if page.from_version <= page.to_version else "remove"
+    for change in page.changes:
+        if not (kept < change.version <= most if change.op == new else change.version <= kept):
+            raise VerificationError(
+                f"a diff from {page.from_version} to {page.to_version} with an {change.op} of "
+                f"an entry of version {change.version}",
+                evidence={"change": change},
+            )
+    return page

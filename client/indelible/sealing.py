@@ -15,10 +15,10 @@ ct   = SIV ‖ XChaCha20-Poly1305(K_enc, nonce = SIV[0:24], aad = ctx ‖ SIV[24
 
 import hmac
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
-from typing import Literal
 
 import nacl.exceptions
 from indelible_protocol import limits
@@ -172,7 +172,7 @@ class LogSecrets:
 class EpochKeys:
     """The sealers of one epoch of a log."""
 
-    __slots__ = ("epoch", "generation", "keys", "memos", "meta", "values")
+    __slots__ = ("_sealers", "epoch", "generation", "keys", "values")
 
     def __init__(self, log_id: LogId, secrets: LogSecrets) -> None:
         self.generation, self.epoch = secrets.generation, secrets.epoch
@@ -187,8 +187,9 @@ class EpochKeys:
         )
         siv_key = kdf(secrets.epoch_secret, "log/val-siv", epoch_context)
         encryption_key = kdf(secrets.epoch_secret, "log/val-enc", epoch_context)
-        self.values, self.memos, self.meta = (
-            Sealer(
+        self._sealers = {Kind.KEY: self.keys}
+        for kind in (Kind.VALUE, Kind.MEMO, Kind.META):
+            self._sealers[kind] = Sealer(
                 kind,
                 siv_key,
                 encryption_key,
@@ -196,8 +197,10 @@ class EpochKeys:
                 generation=self.generation,
                 epoch=self.epoch,
             )
-            for kind in (Kind.VALUE, Kind.MEMO, Kind.META)
-        )
+        self.values = self._sealers[Kind.VALUE]
+
+    def sealer(self, kind: Kind) -> Sealer:
+        return self._sealers[kind]
 
 
 class LogKeys:
@@ -242,41 +245,36 @@ class LogKeys:
         )
 
     def seal_memo(self, chain: ChainId, seq: int, memo: bytes) -> bytes:
-        return self._current.memos.seal(_memo_token(chain, seq), memo)
+        return self._current.sealer(Kind.MEMO).seal(_memo_token(chain, seq), memo)
 
     def seal_meta(self, meta: bytes) -> bytes:
-        return self._current.meta.seal(NO_TOKEN, meta)
+        return self._current.sealer(Kind.META).seal(NO_TOKEN, meta)
 
     def open_key(self, sealed: bytes) -> bytes:
         """
         Raises:
             UnsealError: another key, altered bytes, or a key that is none of the user's.
         """
-        plaintext = self._open("keys", NO_TOKEN, sealed)
+        plaintext = self._open(Kind.KEY, NO_TOKEN, sealed)
         if plaintext[:1] != u8(Space.USER):
             raise UnsealError("the sealed key is not one of the user's")
         return plaintext[1:]
 
     def open_value(self, token: bytes, sealed: bytes) -> bytes:
-        return self._open("values", token, sealed)
+        return self._open(Kind.VALUE, token, sealed)
 
     def open_memo(self, chain: ChainId, seq: int, sealed: bytes) -> bytes:
-        return self._open("memos", _memo_token(chain, seq), sealed)
+        return self._open(Kind.MEMO, _memo_token(chain, seq), sealed)
 
     def open_meta(self, sealed: bytes) -> bytes:
-        return self._open("meta", NO_TOKEN, sealed)
+        return self._open(Kind.META, NO_TOKEN, sealed)
 
-    def _open(
-        self, what: Literal["keys", "values", "memos", "meta"], token: bytes, sealed: bytes
-    ) -> bytes:
+    def _open(self, kind: Kind, token: bytes, sealed: bytes) -> bytes:
+        """A ciphertext does not tell its epoch: the newest is tried first, the oldest last."""
         for epoch in self._epochs[:-1]:
-            sealer: Sealer = getattr(epoch, what)
-            try:
-                return sealer.open(token, sealed)
-            except UnsealError:
-                continue
-        oldest: Sealer = getattr(self._epochs[-1], what)
-        return oldest.open(token, sealed)
+            with suppress(UnsealError):
+                return epoch.sealer(kind).open(token, sealed)
+        return self._epochs[-1].sealer(kind).open(token, sealed)
 
 
 def _memo_token(chain: ChainId, seq: int) -> bytes:

@@ -1,0 +1,249 @@
+"""The blocking twins of AsyncClient and AsyncLog: the same methods, without await.
+
+One implementation, the asynchronous one, runs in a background thread that all blocking
+clients of a process share. Threads may share a client. Ctrl-C cancels the call that waits,
+and leaving a `for` loop closes what it read from.
+"""
+
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+from indelible.answers import Change, Commit, Description, Diff, Entry, KeyChange, Version
+from indelible.client import TIMEOUT_SECONDS, AsyncClient
+from indelible.commands import Command
+from indelible.config import Profile
+from indelible.errors import CommitId
+from indelible.log import AsyncLog, AsyncView
+from indelible.modes import ModeName
+from indelible.names import Name
+from indelible.portal import END, Stream, call, finish
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _like(twin: object) -> Callable[[F], F]:
+    """Takes over the twin's docstring."""
+
+    def document(method: F) -> F:
+        method.__doc__ = twin.__doc__
+        return method
+
+    return document
+
+
+def _steps(iterator: AsyncIterator[T]) -> Generator[T, None, None]:
+    stream = Stream(iterator)
+    try:
+        while (item := call(stream.step)) is not END:
+            yield cast(T, item)
+    finally:
+        finish(stream.close)
+
+
+class View(Generic[T]):
+    """Something that can be read, and read again: every `for` starts anew.
+
+    Comes in pages from the service while it is read; pinned to its versions, so that every
+    reading gives the same.
+    """
+
+    def __init__(self, view: AsyncView[T]) -> None:
+        self._view = view
+
+    def __iter__(self) -> Generator[T, None, None]:
+        for page in _steps(self._view.pages()):
+            yield from page
+
+
+class Log(View[Entry]):
+    """A versioned map, sealed by this side. Made by `Client.log`.
+
+    Version 0 is empty. Each `update` that changes something makes the next version; `set`,
+    `set_many` and `delete` are short for updates. `for entry in log` reads the contents at
+    the version that is current when the loop begins.
+    """
+
+    def __init__(self, log: AsyncLog) -> None:
+        super().__init__(log)
+        self._log = log
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+    @property
+    def name(self) -> Name:
+        return self._log.name
+
+    @property
+    def group(self) -> str:
+        return self._log.group
+
+    @property
+    @_like(AsyncLog.log_id)
+    def log_id(self) -> str:
+        return self._log.log_id
+
+    @property
+    def key_mode(self) -> ModeName:
+        return self._log.key_mode
+
+    @property
+    def value_mode(self) -> ModeName:
+        return self._log.value_mode
+
+    @_like(AsyncLog.set)
+    def set(
+        self, key: Any, value: Any, *, expect_version: int | None = None, source: str = ""
+    ) -> Commit:
+        return call(self._log.set, key, value, expect_version=expect_version, source=source)
+
+    @_like(AsyncLog.set_many)
+    def set_many(
+        self, items: Mapping[Any, Any], *, expect_version: int | None = None, source: str = ""
+    ) -> Commit:
+        return call(self._log.set_many, items, expect_version=expect_version, source=source)
+
+    @_like(AsyncLog.delete)
+    def delete(self, key: Any, *, expect_version: int | None = None, source: str = "") -> Commit:
+        return call(self._log.delete, key, expect_version=expect_version, source=source)
+
+    @_like(AsyncLog.update)
+    def update(
+        self,
+        commands: Iterable[Command],
+        *,
+        expect_version: int | None = None,
+        source: str = "",
+    ) -> Commit:
+        return call(self._log.update, commands, expect_version=expect_version, source=source)
+
+    @_like(AsyncLog.settle)
+    def settle(self, commit_id: CommitId) -> Commit:
+        return call(self._log.settle, commit_id)
+
+    @property
+    def version(self) -> int:
+        """The current version, asked for anew."""
+        return call(lambda: self._log.version)
+
+    @_like(AsyncLog.get)
+    def get(self, key: Any, default: Any = None, *, at: int | None = None) -> Any:
+        return call(self._log.get, key, default, at=at)
+
+    @_like(AsyncLog.entry)
+    def entry(self, key: Any, *, at: int | None = None) -> Entry | None:
+        return call(self._log.entry, key, at=at)
+
+    @_like(AsyncLog.get_many)
+    def get_many(self, keys: Iterable[Any], *, at: int | None = None) -> dict[Any, Any]:
+        return call(self._log.get_many, keys, at=at)
+
+    def __contains__(self, key: Any) -> bool:
+        # Without this, `in` would read the whole log and compare keys with entries.
+        return self.entry(key) is not None
+
+    @_like(AsyncLog.at)
+    def at(self, version: int) -> View[Entry]:
+        return View(self._log.at(version))
+
+    @_like(AsyncLog.diff)
+    def diff(self, from_version: int, to_version: int | None = None) -> View[Change]:
+        return View(self._log.diff(from_version, to_version))
+
+    @_like(AsyncLog.follow)
+    def follow(
+        self,
+        after: int | None = None,
+        *,
+        position: str | Path | None = None,
+        max_wait_seconds: float | None = None,
+    ) -> Generator[Diff, None, None]:
+        return _steps(self._log.follow(after, position=position, max_wait_seconds=max_wait_seconds))
+
+    @_like(AsyncLog.history)
+    def history(self, key: Any) -> View[KeyChange]:
+        return View(self._log.history(key))
+
+    @_like(AsyncLog.versions)
+    def versions(self) -> View[Version]:
+        return View(self._log.versions())
+
+    @_like(AsyncLog.describe)
+    def describe(self) -> Description:
+        return call(self._log.describe)
+
+    @_like(AsyncLog.drop)
+    def drop(self) -> None:
+        call(self._log.drop)
+
+
+class Client:
+    """A connection to the service with one profile's keys. Use as `with`, or `close`."""
+
+    @_like(AsyncClient.__init__)
+    def __init__(
+        self,
+        profile: Profile | str | Path | None = None,
+        *,
+        database: str = "default",
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        ca_file: str | Path | None = None,
+        allow_plain_http: bool = False,
+    ) -> None:
+        self._client = AsyncClient(
+            profile,
+            database=database,
+            timeout_seconds=timeout_seconds,
+            ca_file=ca_file,
+            allow_plain_http=allow_plain_http,
+        )
+        # Also for a client that nobody closes, and at the end of the process.
+        self._closing = weakref.finalize(self, finish, self._client.close)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._client!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @_like(AsyncClient.close)
+    def close(self) -> None:
+        self._closing.detach()
+        finish(self._client.close)
+
+    @_like(AsyncClient.log)
+    def log(
+        self,
+        name: Name,
+        *,
+        create: bool = False,
+        key_mode: ModeName | None = "string",
+        value_mode: ModeName | None = "json",
+        group: str = "",
+    ) -> Log:
+        return Log(
+            call(
+                self._client.log,
+                name,
+                create=create,
+                key_mode=key_mode,
+                value_mode=value_mode,
+                group=group,
+            )
+        )
+
+    @_like(AsyncClient.logs)
+    def logs(self, *, group: str | None = None) -> View[Description]:
+        return View(self._client.logs(group=group))
