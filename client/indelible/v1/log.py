@@ -118,7 +118,7 @@ class Log:
 
     `key_mode` and `value_mode`: `string`, `json`, `binary` (bytes), or `raw` (base64 text
     that stays as it is; only with `encrypt=False`). `name_mode`: `string`, `stringlist`
-    (parts of a path), or `raw`. `plain_http` allows `http://` beyond this machine.
+    (parts of a path), or `raw`. `allow_plain_http` is for `http://` beyond this machine.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Log:
         encrypt: bool = True,
         name_mode: str = "string",
         *,
-        plain_http: bool = False,
+        allow_plain_http: bool = False,
     ) -> None:
         validate_mode(key_mode)
         validate_mode(value_mode)
@@ -141,7 +141,7 @@ class Log:
         self.encrypt = encrypt
         self.authinfo = {"customer_id": profile["customer_id"], "apikey": profile["apikey"]}
         self.encoded_name = encode_name(name, name_mode)
-        self._plain_http = plain_http
+        self._allow_plain_http = allow_plain_http
         key = None
         if encrypt:
             self.encrypted_name = encrypt_name(self.encoded_name, profile)
@@ -251,7 +251,7 @@ class Log:
             f"{self.profile['endpoint_url'].rstrip('/')}/v1/log/{verb}",
             "".join(map(json.dumps, documents)).encode(),
             silence_seconds=SILENCE_SECONDS + wait_seconds,
-            plain_http=self._plain_http,
+            allow_plain_http=self._allow_plain_http,
         )
         handleError(answer)
         return answer.json() if answer.content else None

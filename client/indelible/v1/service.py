@@ -7,7 +7,6 @@ the environment are not used and redirects are not followed: the body holds the 
 """
 
 import http.client
-import ipaddress
 import json
 import ssl
 from contextlib import closing, suppress
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
+
+from indelible.config import check_transport
 
 CONNECT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 256 << 20  # 50 changes of the largest values need half of it
@@ -75,19 +76,20 @@ def handleError(response: Answer) -> None:  # noqa: N802 - the original's name
     raise HttpStatusError(response)
 
 
-def post(url: str, body: bytes, *, silence_seconds: float, plain_http: bool = False) -> Answer:
+def post(
+    url: str, body: bytes, *, silence_seconds: float, allow_plain_http: bool = False
+) -> Answer:
     """The answer to `body`, whatever its status.
 
-    `silence_seconds` is how long the service may take to say anything; with `plain_http`,
-    `http://` is not for this machine alone.
+    `silence_seconds` is how long the service may take to say anything.
 
     Raises:
-        ValueError: the URL is neither https nor an allowed http.
+        ConfigError: `http://` to another machine, without `allow_plain_http`.
         TimeoutError: nothing heard for too long.
         OSError: no connection, no trust in its certificate, or no HTTP answer.
     """
-    connection = _connection(url, plain_http)
-    with closing(connection):
+    check_transport(url, allow_plain_http=allow_plain_http)
+    with closing(_connection(url)) as connection:
         try:
             connection.connect()
             connection.sock.settimeout(silence_seconds)
@@ -114,31 +116,19 @@ def _whole_content(response: http.client.HTTPResponse) -> bytes:
     return content
 
 
-def _connection(url: str, plain_http: bool) -> http.client.HTTPConnection:
+def _connection(url: str) -> http.client.HTTPConnection:
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":
         return http.client.HTTPSConnection(
             host, parts.port, timeout=CONNECT_SECONDS, context=_tls_context()
         )
-    if parts.scheme != "http":
-        raise ValueError(f"endpoint_url has the scheme {parts.scheme!r}, https expected")
-    if not (plain_http or _is_loopback(host)):
-        raise ValueError(
-            f"http://{host} would carry the API key in clear: use https, or plain_http=True"
-        )
-    return http.client.HTTPConnection(host, parts.port, timeout=CONNECT_SECONDS)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(host, parts.port, timeout=CONNECT_SECONDS)
+    raise ValueError(f"endpoint_url has the scheme {parts.scheme!r}, https expected")
 
 
 @cache
 def _tls_context() -> ssl.SSLContext:
+    """The system's roots, or those that OpenSSL's SSL_CERT_FILE names."""
     return ssl.create_default_context()
