@@ -10,6 +10,7 @@ from typing import Any
 import indelible.v1
 import indelible.v1.log
 import pytest
+from indelible.errors import ConfigError
 from indelible.v1 import ApiErrorException, Cmd, HttpStatusError, Log, profileFromJson
 from indelible.v1.service import Answer, handleError
 
@@ -28,8 +29,11 @@ def profile_at(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def peer(answer: bytes | None) -> Iterator[str]:
-    """URL of a service that reads a little, says `answer` and hangs up; None is silence."""
+def peer(answer: bytes | None, heard: list[bytes] | None = None) -> Iterator[str]:
+    """URL of a service that reads a little, says `answer` and hangs up; None is silence.
+
+    What it reads goes into `heard`.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     accepted: list[socket.socket] = []
 
@@ -40,7 +44,9 @@ def peer(answer: bytes | None) -> Iterator[str]:
             except OSError:
                 return
             accepted.append(connection)
-            connection.recv(1 << 16)
+            data = connection.recv(1 << 16)
+            if heard is not None:
+                heard.append(data)
             if answer is not None:
                 connection.sendall(answer)
                 connection.close()
@@ -140,12 +146,22 @@ def test_nobody_there_is_a_connection_error() -> None:
         Log("n", profile_at(f"http://127.0.0.1:{port}")).create()
 
 
+def test_https_is_never_spoken_in_clear() -> None:
+    heard: list[bytes] = []
+    with (
+        peer(http_answer("200 OK", b""), heard) as url,
+        pytest.raises(OSError, match="SSL"),
+    ):
+        Log("n", profile_at(url.replace("http:", "https:"))).create()
+    assert b"apikey" not in b"".join(heard)
+
+
 # Mended: keys in clear, profiles, generators.
 
 
 def test_plain_http_leaves_this_machine_only_when_told() -> None:
     log = Log("n", profile_at("http://192.0.2.1:9"))
-    with pytest.raises(ValueError, match="plain_http"):
+    with pytest.raises(ConfigError, match="allow_plain_http"):
         log.create()
     with pytest.raises(ValueError, match="scheme"):
         Log("n", profile_at("ftp://127.0.0.1")).create()
