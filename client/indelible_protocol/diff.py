@@ -18,10 +18,12 @@ Order = Literal["command", "key"]
 
 
 class Place(NamedTuple):
-    """Where an entry came in: its version, the command's index there, and its entry hash."""
+    """Where an entry came in: its version, the command's index there and the offset of its
+    bytes in the body, and its entry hash."""
 
     version: int
     command_index: int
+    offset: int
     entry_hash: bytes
 
 
@@ -40,15 +42,14 @@ class Effect(NamedTuple):
 
 
 _HEAD = struct.Struct(">IIB")
-_PLACE = struct.Struct(">QI32s")
-UNKNOWN_OFFSET = -1
+_PLACE = struct.Struct(">QII32s")
 _ADDS = 1
 _REMOVES = 2
 
 
 def encode_effects(effects: Iterable[Effect]) -> bytes:
     """`u32 index ‖ u32 offset ‖ u8 flags` (1 adds, 2 removes), then for a remove
-    `u64 version ‖ u32 index ‖ entry_hash[32]`; back to back, by index."""
+    `u64 version ‖ u32 index ‖ u32 offset ‖ entry_hash[32]`; back to back, by index."""
     pieces = []
     for effect in effects:
         flags = _ADDS * effect.adds | _REMOVES * (effect.removed is not None)
@@ -79,8 +80,8 @@ class Change(NamedTuple):
     """One side of a diff: an entry that goes or comes, named by where it was introduced.
 
     `last_version` and `last_index` are the command that last changed the key within the
-    range: what order `command` sorts by. `offset` is the introducing command's place in
-    its body, or UNKNOWN_OFFSET where it has to be looked up.
+    range: what order `command` sorts by. `offset` is where the introducing command begins in
+    its body.
     """
 
     op: Literal["remove", "add"]
@@ -124,7 +125,7 @@ class Fold:
         for token, net in nets:
             last = (net.last_version, net.last_index)
             if net.before:
-                place = (net.before.version, net.before.command_index, UNKNOWN_OFFSET)
+                place = net.before[:3]
                 changes.append(Change("remove", token, *place, *last))
             if net.after:
                 changes.append(Change("add", token, *net.after, *last))

@@ -19,12 +19,13 @@ class Entry(NamedTuple):
 
     version: int
     command_index: int
+    offset: int
     value_id: bytes
     entry_hash: bytes
 
     @property
     def place(self) -> Place:
-        return Place(self.version, self.command_index, self.entry_hash)
+        return Place(self.version, self.command_index, self.offset, self.entry_hash)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +207,7 @@ class _Draft:
             return ErrorCode.UNEXPECTED_VALUE
         if op is Op.UPDATE and current is None:
             return ErrorCode.NONEXISTENT_VALUE
-        entry = Entry(self._log.version + 1, index, wanted, entry_hash(command))
+        entry = Entry(self._log.version + 1, index, located.start, wanted, entry_hash(command))
         self._set(index, token, entry, command.alts)
         return None
 

@@ -258,10 +258,11 @@ async def assert_store_holds(bench: Bench, played: Played) -> None:
 
 def _index_entry(packed: bytes) -> Entry:
     return Entry(
-        int.from_bytes(packed[64:72], "big"),
-        int.from_bytes(packed[72:76], "big"),
+        int.from_bytes(packed[32:40], "big"),
+        int.from_bytes(packed[40:44], "big"),
+        int.from_bytes(packed[44:48], "big"),
         packed[:32],
-        packed[32:64],
+        packed[48:],
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from indelible_protocol import limits
-from indelible_protocol.commands import Located, LogKind, Op, entry_hash, value_id
+from indelible_protocol.commands import SETS, LogKind, Op, entry_hash, value_id
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.ids import NO_WRITER, LogId, PublicKey
 from indelible_protocol.records import OpaqueGenesis
@@ -34,8 +34,7 @@ _KIND_WORDS = {LogKind.SEALED: "sealed", LogKind.OPAQUE: "opaque"}
 _KINDS = {word.encode(): kind for kind, word in _KIND_WORDS.items()}
 _IDENTITIES = 20_000
 _BIND_ATTEMPTS = 8
-_PACKED = struct.Struct(">BI")
-_ZERO32 = bytes(32)
+_PLACE = struct.Struct(">II")
 
 _IDENTITY_FIELDS = (
     "tenant",
@@ -475,24 +474,24 @@ def _judged_by(admitted: Admitted) -> list[functions.Argument]:
 
 
 def _pack_commands(kind: LogKind, submission: Submission) -> list[functions.Argument]:
-    """Token and packed judgement of each command, as `commit.lua` takes them."""
-    arguments: list[functions.Argument] = []
-    for located in submission.commands:
-        arguments.append(located.command.token)
-        arguments.append(_pack_command(kind, located))
+    """The ops, then four strings for each command, as `commit.lua` takes them."""
+    arguments: list[functions.Argument] = [
+        bytes(located.command.op for located in submission.commands)
+    ]
+    for index, (command, start, _) in enumerate(submission.commands):
+        op = command.op
+        judged, entry = b"", b""
+        if op in SETS:
+            judged = value_id(kind, command)
+            entry = entry_hash(command)
+        elif op is Op.REMOVE:
+            judged = command.value
+        elif op in (Op.EXPECT_ENTRY, Op.EXPECT_VERSION):
+            judged = b"%d" % command.version
+        if command.alts:
+            judged += b"".join(command.alts)
+        arguments += (command.token, judged, _PLACE.pack(index, start), entry)
     return arguments
-
-
-def _pack_command(kind: LogKind, located: Located) -> bytes:
-    command = located.command
-    packed = _PACKED.pack(command.op, located.start)
-    if command.op in (Op.EXPECT_ENTRY, Op.EXPECT_VERSION):
-        return packed + str(command.version).encode()
-    if command.op in (Op.UPSERT, Op.INSERT, Op.UPDATE):
-        packed += value_id(kind, command) + entry_hash(command)
-    elif command.op is Op.REMOVE:
-        packed += command.value + _ZERO32
-    return packed + b"".join(command.alts)
 
 
 def _first_fields(

@@ -5,6 +5,7 @@ acknowledged before the read began; what lies between two versions never changes
 cached. Folds the stream; knows nothing of HTTP or of waiting.
 """
 
+import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -12,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 from indelible_protocol import limits
 from indelible_protocol.commands import Command, decode_at
 from indelible_protocol.diff import (
-    UNKNOWN_OFFSET,
     Change,
     Effect,
     Fold,
@@ -37,6 +37,9 @@ _MAX_BATCH = 1_000
 _FIRST_BATCH = 8
 _SCAN_VERSIONS = 20_000
 _CACHED_CHANGES = 200_000
+_VALUE_ID_BYTES = 32
+_INDEX_PLACE = struct.Struct(">QII")
+_Place = tuple[int, int, int]  # version, command index, offset
 
 
 class Head(NamedTuple):
@@ -162,7 +165,7 @@ class Reader:
             wanted = changes[at : at + batch]
             stored = await self._exactly(log_id, {change.version for change in wanted})
             for change in wanted:
-                entry = _entry(stored[change.version], change.command_index, change.offset)
+                entry = _entry(stored[change.version], change.offset)
                 resolved.append(ChangedEntry(change.op, entry))
                 size += len(entry.sealed_key) + len(entry.value)
                 if size >= limits.MAX_PAGE_BYTES:
@@ -185,15 +188,15 @@ class Reader:
             pipe.execute_command("HMGET", log_keys.index, *tokens)
             fields, index = await pipe.execute()
         head = _head(fields)
-        places = {
-            token: (int.from_bytes(entry[64:72], "big"), int.from_bytes(entry[72:76], "big"))
+        places: dict[bytes, _Place] = {
+            token: _INDEX_PLACE.unpack_from(entry, _VALUE_ID_BYTES)
             for token, entry in zip(tokens, index, strict=True)
             if entry is not None
         }
         if at is not None and at != head.version:
             places = await self._places_at(log_id, head, at, places)
         wanted = [token for token in tokens if token in places]
-        changes = [Change("add", token, *places[token], UNKNOWN_OFFSET, 0, 0) for token in wanted]
+        changes = [Change("add", token, *places[token], 0, 0) for token in wanted]
         found: list[EntryValue] = []
         while len(found) < len(changes):
             resolved = await self.resolve(log_id, changes[len(found) :])
@@ -201,18 +204,18 @@ class Reader:
         return head, found
 
     async def _places_at(
-        self, log_id: LogId, head: Head, at: int, places: dict[bytes, tuple[int, int]]
-    ) -> dict[bytes, tuple[int, int]]:
+        self, log_id: LogId, head: Head, at: int, places: dict[bytes, _Place]
+    ) -> dict[bytes, _Place]:
         """Places at version `at`, by the cheaper of folding up to it or back from the head."""
         if at <= head.version - at:
             forward = await self.changes(log_id, head, 0, at, "command")
-            return {change.token: (change.version, change.command_index) for change in forward}
+            return {change.token: _place(change) for change in forward}
         places = dict(places)
         for change in await self.changes(log_id, head, head.version, at, "command"):
             if change.op == "remove":
                 places.pop(change.token, None)
             else:
-                places[change.token] = (change.version, change.command_index)
+                places[change.token] = _place(change)
         return places
 
     async def history(
@@ -357,13 +360,11 @@ def _stored(row: tuple[bytes, dict[bytes, bytes]]) -> StoredVersion:
     )
 
 
-def _entry(stored: StoredVersion, command_index: int, offset: int) -> EntryValue:
-    if offset == UNKNOWN_OFFSET:
-        offset = next(
-            effect.offset
-            for effect in decode_effects(stored.effects)
-            if effect.command_index == command_index
-        )
+def _place(change: Change) -> _Place:
+    return change.version, change.command_index, change.offset
+
+
+def _entry(stored: StoredVersion, offset: int) -> EntryValue:
     command = decode_at(stored.body, offset).command
     return EntryValue(command.token, command.key_ct, command.value, stored.version)
 
