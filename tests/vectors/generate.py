@@ -290,13 +290,12 @@ def header_vectors() -> Any:
 
 
 def header_of(members: dict[str, Any]) -> records.Header:
-    numbers = {name: value for name, value in members.items() if isinstance(value, int | None)}
-    octets = {
-        name: bytes.fromhex(value)
+    values = {
+        name: bytes.fromhex(value) if isinstance(value, str) else value
         for name, value in members.items()
-        if isinstance(value, str) and name != "kind"
+        if name != "kind"
     }
-    return records.Header(kind=records.CommitKind[members["kind"]], **numbers, **octets)
+    return records.Header(kind=records.CommitKind[members["kind"]], **values)
 
 
 def record_vectors() -> Any:
