@@ -290,7 +290,7 @@ def header_vectors() -> Any:
 
 
 def header_of(members: dict[str, Any]) -> records.Header:
-    values = {
+    values: dict[str, Any] = {
         name: bytes.fromhex(value) if isinstance(value, str) else value
         for name, value in members.items()
         if name != "kind"
