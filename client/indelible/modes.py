@@ -138,7 +138,10 @@ def _in_order(value: object, depth: int) -> object:
 
 
 def _decode_msgpack(data: bytes) -> object:
-    return msgpack.unpackb(data, raw=False, strict_map_key=False, ext_hook=_no_extension)
+    # The hook is not asked about timestamps; the length is, of every extension.
+    return msgpack.unpackb(
+        data, raw=False, strict_map_key=False, max_ext_len=0, ext_hook=_no_extension
+    )
 
 
 def _no_extension(code: int, data: bytes) -> NoReturn:

@@ -200,7 +200,7 @@ class _Opening:
         if header.kind is not CommitKind.CONTROL or header.log_id != self._log_id:
             self._refuse("a control commit of another log, or none at all")
         if header.writer != self._identity.pk_sign:
-            self._refuse("a control commit of somebody who may not make one")
+            self._refuse("its records are signed by another identity")
         if header.ctl_seq != self._ctl_seq:
             self._refuse("its control commits are not all there, or in another order")
         signed = SignedCommit(header=commit.header, signature=commit.signature, body=commit.body)
