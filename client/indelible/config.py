@@ -98,6 +98,9 @@ class Profile:
         text = json.dumps(asdict(self), indent=2) + "\n"
         try:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{target.parent} cannot be made: {error.strerror}") from error
+        try:
             write_private(target, text.encode(), overwrite=overwrite)
         except FileExistsError:
             raise ProfileExistsError(
@@ -169,7 +172,7 @@ def _is_loopback(host: str) -> bool:
 
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str):
-        raise ConfigError(f"{name} is a {type(value).__name__}, a string expected")
+        raise ConfigError(f"{name} is of type {type(value).__name__}, a string expected")
     if not value:
         raise ConfigError(f"{name} is empty")
     # Goes into a header; http.client and aiohttp would refuse it less clearly.

@@ -6,7 +6,6 @@ Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -31,10 +30,18 @@ _EXIT_CODES: tuple[tuple[type[IndelibleError], int], ...] = (
     (OutcomeUnknownError, 6),
 )
 
+
+def _version() -> str:
+    from importlib.metadata import version  # as slow to load as the rest of this module
+
+    return f"indelible {version('indelible')}"
+
+
 app = App(
     name="indelible",
     help="End-to-end encrypted, versioned logs that wake their readers with diffs.",
-    version=lambda: f"indelible {version('indelible')}",
+    version=_version,
+    help_format="plaintext",  # markdown would load its own renderer
     version_flags=["--version"],
     help_epilogue=(
         "Examples:\n\n"
@@ -47,7 +54,10 @@ app = App(
 @app.command
 def init(
     *,
-    credentials: Annotated[str, Parameter(help="File with the credentials, or - for stdin.")],
+    credentials: Annotated[
+        str,
+        Parameter(help="File with the credentials, or - for stdin.", allow_leading_hyphen=True),
+    ],
     profile: Annotated[Path | None, Parameter(help="Where to write the profile.")] = None,
     force: Annotated[
         bool,

@@ -1,0 +1,118 @@
+"""What `import indelible` gives, what it costs, and that the twins are twins."""
+
+import ast
+import inspect
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import indelible
+import pytest
+from indelible import AsyncClient, AsyncLog, AsyncView, Client, Log, View, errors
+
+TWINS = [(AsyncClient, Client), (AsyncLog, Log), (AsyncView, View)]
+# What only makes sense on one side, and the reason.
+ONE_SIDED = {
+    "__aenter__": "with",
+    "__aexit__": "with",
+    "__enter__": "with",
+    "__exit__": "with",
+    "__aiter__": "for",
+    "__iter__": "for",
+    "__contains__": "`in` cannot be awaited",
+    "pages": "what the blocking twin reads",
+}
+
+
+def test_every_public_name_is_there() -> None:
+    for name in indelible.__all__:
+        assert getattr(indelible, name) is not None
+        assert name in dir(indelible)
+    assert indelible.__all__ == sorted(indelible.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = indelible.Nothing
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    """The imports under TYPE_CHECKING and the table that imports at run time agree."""
+    tree = ast.parse(Path(indelible.__file__).read_text())
+    declared = {
+        (module.split(".")[-1], alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (module := node.module or "").startswith("indel")
+        for alias in node.names
+    }
+    imported = {(home, name) for name, home in indelible._HOME_OF.items()}
+    assert declared == imported
+    assert {name for _, name in declared} == set(indelible.__all__)
+
+
+def test_every_error_is_public_and_derives_from_one() -> None:
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        assert getattr(indelible, name) is kind
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            assert issubclass(kind, indelible.IndelibleError)
+
+
+def members_of(kind: type) -> dict[str, Any]:
+    return {
+        name: inspect.getattr_static(kind, name)
+        for name in dir(kind)
+        if not name.startswith("_") or name == "__init__"
+    }
+
+
+@pytest.mark.parametrize(("twin", "other"), TWINS, ids=["client", "log", "view"])
+def test_the_twins_have_the_same_methods_parameters_and_words(twin: type, other: type) -> None:
+    left, right = members_of(twin), members_of(other)
+    assert left.keys() - ONE_SIDED.keys() == right.keys() - ONE_SIDED.keys()
+    for name in left.keys() - ONE_SIDED.keys():
+        assert isinstance(left[name], property) == isinstance(right[name], property), name
+        if isinstance(left[name], property):
+            continue
+        if name == "__init__" and twin is not AsyncClient:
+            continue  # nobody calls these
+        theirs, ours = inspect.signature(left[name]), inspect.signature(right[name])
+        assert list(theirs.parameters.values()) == list(ours.parameters.values()), name
+        assert inspect.getdoc(left[name]) == inspect.getdoc(right[name]), name
+
+
+def test_awaiting_is_the_only_difference_of_what_they_return() -> None:
+    renamed = {"AsyncLog": "Log", "AsyncView": "View", "AsyncGenerator": "Generator"}
+    for twin, other in TWINS[:2]:
+        for name, method in members_of(twin).items():
+            if not inspect.isfunction(method) or name in ONE_SIDED or name == "__init__":
+                continue
+            theirs = str(inspect.signature(method).return_annotation)
+            ours = str(inspect.signature(members_of(other)[name]).return_annotation)
+            for old, new in renamed.items():
+                theirs = theirs.replace(f"log.{old}", f"blocking.{new}").replace(old, new)
+            ours = ours.replace("Generator[indelible.answers.Diff, None, None]", "Follow")
+            theirs = theirs.replace("Generator[indelible.answers.Diff, None]", "Follow")
+            assert theirs == ours, name
+
+
+def seconds(code: str) -> float:
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def test_importing_costs_next_to_nothing_and_using_little_over_its_http_library() -> None:
+    bare, http = seconds(""), seconds("import aiohttp")
+    assert seconds("import indelible") - bare < 0.3 * (http - bare)
+    assert seconds("import indelible; indelible.Client") < 1.5 * http
+    assert seconds(
+        "import sys; sys.argv[1:] = ['--version']; import indelible.cli as c; c.main()"
+    ) < (bare + 0.3 * (http - bare))
+
+
+def test_importing_loads_no_http_client() -> None:
+    code = "import indelible, sys; sys.exit('aiohttp' in sys.modules or 'nacl' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
