@@ -5,57 +5,52 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Upsert:
+class Command:
+    """What all of them are; none itself."""
+
+    key: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert(Command):
     """Sets the key; no effect if it holds this value already."""
 
-    key: Any
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Insert:
+class Insert(Command):
     """Sets the key; no effect if it holds this value, a conflict if it holds another."""
 
-    key: Any
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class Update(Command):
     """Replaces the key's value; no effect if it is this one, a conflict if there is none."""
 
-    key: Any
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(Command):
     """Removes the key if it holds this value; no effect otherwise."""
 
-    key: Any
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Command):
     """Removes the key whatever it holds; no effect if it is absent."""
 
-    key: Any
-
 
 @dataclass(frozen=True, slots=True)
-class ExpectAbsent:
+class ExpectAbsent(Command):
     """A conflict if the key holds a value."""
 
-    key: Any
-
 
 @dataclass(frozen=True, slots=True)
-class ExpectEntry:
+class ExpectEntry(Command):
     """A conflict unless the key's entry was introduced at `version`."""
 
-    key: Any
     version: int
-
-
-Command = Upsert | Insert | Update | Remove | Delete | ExpectAbsent | ExpectEntry
