@@ -1,4 +1,6 @@
-"""How long the commit function holds the store at the limits: `python -m tests.benchmarks.longest_commit`.
+"""How long the commit function holds the store at the limits.
+
+Run: `python -m tests.benchmarks.longest_commit`.
 
 The engine itself says how long each call took (SLOWLOG), so neither the network nor this
 process is in the figure. The floor is the same bytes written by the bare commands of the
@@ -22,6 +24,8 @@ from indelible_server.store.admission import admit_sealed
 from indelible_server.store.connection import connect
 from indelible_server.store.logs import Logs
 from indelible_server.store.names import Scope
+from redis.asyncio import Redis
+
 from tests.support.writers import FILLER, SealedWriter, token_of, value_id_of
 
 ROUNDS = 7
@@ -86,14 +90,14 @@ async def main() -> int:
     return 0 if max(inserts, deletes) <= LIMIT_MS else 1
 
 
-async def slowest(redis: functions.Redis, act: Callable[[], Awaitable[None]]) -> float:
+async def slowest(redis: Redis, act: Callable[[], Awaitable[None]]) -> float:
     """Median over the rounds of the longest command that the engine logged, in ms."""
     found = []
     for _ in range(ROUNDS):
         await redis.execute_command("SLOWLOG", "RESET")
         await act()
         rows = await redis.execute_command("SLOWLOG GET", 64)
-        total = sum(row["duration"] for row in rows if b"SLOWLOG" not in row["command"])
+        total: int = sum(row["duration"] for row in rows if b"SLOWLOG" not in row["command"])
         found.append(total / 1_000)
     return statistics.median(found)
 
