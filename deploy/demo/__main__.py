@@ -185,6 +185,7 @@ def tour(show: Stage, client: indelible.Client) -> dict[str, object]:
         log.update([Upsert("order-2", None)], expect_version=1)
     except indelible.ConflictError as conflict:
         check(conflict.current_version == 2, "a conflict tells the current version")
+        assert conflict.code is not None
         show.say(
             "4 conflict",
             f"expect_version=1 refused: the log is at {conflict.current_version} ({conflict.code.name} {conflict.code.number})",
