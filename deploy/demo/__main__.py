@@ -181,21 +181,28 @@ def tour(show: Stage, client: indelible.Client) -> dict[str, object]:
     check([change[0] for change in woken["changes"]] == ["remove", "add"], "the diff is net")
     follower.wait(STOP_SECONDS)
 
-    try:
-        log.update([Upsert("order-2", None)], expect_version=1)
-    except indelible.ConflictError as conflict:
-        check(conflict.current_version == 2, "a conflict tells the current version")
-        assert conflict.code is not None
-        show.say(
-            "4 conflict",
-            f"expect_version=1 refused: the log is at {conflict.current_version} ({conflict.code.name} {conflict.code.number})",
-        )
-    else:
-        raise DemoError("a stale write was accepted")
+    conflict = refused_update(log)
+    check(conflict.current_version == 2, "a conflict tells the current version")
+    show.say(
+        "4 conflict",
+        f"expect_version=1 refused: the log is at {conflict.current_version} ({word(conflict)})",
+    )
     old = {entry.key: entry.value for entry in log.at(1)}
     check(old == ORDERS, "old versions stay readable")
     show.say("", f"version 1 still reads order-1 = {json.dumps(old['order-1'])}")
     return {entry.key: entry.value for entry in log}
+
+
+def refused_update(log: indelible.Log) -> indelible.ConflictError:
+    try:
+        log.update([Upsert("order-2", None)], expect_version=1)
+    except indelible.ConflictError as conflict:
+        return conflict
+    raise DemoError("a stale write was accepted")
+
+
+def word(error: indelible.IndelibleError) -> str:
+    return f"{error.code.name} {error.code.number}" if error.code else "no code"
 
 
 def show_what_is_stored(show: Stage) -> None:

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from indelible_server.embedded import EmbeddedEngine, EngineBinary, EngineError
 from indelible_server.embedded.binaries import choose, inspect, misfit, parts, wheel_binary
