@@ -1,3 +1,8 @@
 """Fixtures for every test. Each family of them lives in a module under `tests/support`."""
 
-pytest_plugins = ["tests.support.engines", "tests.support.powercut", "tests.support.service"]
+pytest_plugins = [
+    "tests.support.engines",
+    "tests.support.powercut",
+    "tests.support.service",
+    "tests.support.deployment",
+]

@@ -1,15 +1,17 @@
 """Reads a log from the store itself, past every API: what is really there in the end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import cast
 
+import msgpack
 from indelible_protocol.commands import Op as StoredOp
 from indelible_protocol.commands import decode_body
 from indelible_protocol.records import Header
 from redis.asyncio import Redis
 
-from tests.support.operations import Command, Op, Stored
+from tests.support.operations import Command, Op, Stored, token_of
+from tests.support.timeline import Timeline
 
 _SLICE = 5_000
 
@@ -59,3 +61,40 @@ def _commands(fields: dict[bytes, bytes], value_of: dict[bytes, str]) -> tuple[C
             value = command.value.decode()
         commands.append(Command(op, command.token.decode(), value, version))
     return tuple(commands)
+
+
+async def disagreements(store_url: str, log_id: bytes, stored: Sequence[Stored]) -> list[str]:
+    """Where the parts of a log that one commit writes together do not fit together.
+
+    The stream is taken as the truth; its idempotency keys are tokens, as `Workload` sends
+    them (with a `/` and a number behind where each send had a key of its own).
+    """
+    tag = f"{{{log_id.hex()}}}:"
+    async with Redis.from_url(store_url, protocol=2) as store:
+        meta = cast("dict[bytes, bytes]", await store.hgetall(tag + "meta"))
+        index = cast("dict[bytes, bytes]", await store.hgetall(tag + "index"))
+        answers = cast(
+            "dict[bytes, bytes]",
+            await store.hgetall(tag + "answers0") | await store.hgetall(tag + "answers1"),
+        )
+    live = Timeline(stored).live()
+    indexed = {key.decode(): int.from_bytes(entry[32:40], "big") for key, entry in index.items()}
+    found = []
+    if int(meta[b"version"]) != len(stored):
+        found.append(f"the head says {meta[b'version']!r}, the stream ends at {len(stored)}")
+    if int(meta[b"entries"]) != len(live):
+        found.append(f"{meta[b'entries']!r} entries are counted, {len(live)} live")
+    if indexed != live:
+        found.append(f"the index holds {indexed}, the stream folds to {live}")
+    places = {token_of(commit.commands): commit.version for commit in stored}
+    remembered = set()
+    for key, packed in answers.items():
+        token = key.decode().partition("/")[0]
+        remembered.add(token)
+        _, _, version, changed = msgpack.unpackb(packed, raw=True)
+        if not changed and token in places and token == key.decode():
+            found.append(f"{token} is remembered as without effect, and is at {places[token]}")
+        if changed and token not in places:
+            found.append(f"{token} is remembered at {version}, and is not in the stream")
+    found += [f"{token} is not remembered" for token in places if token not in remembered]
+    return found

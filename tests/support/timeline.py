@@ -110,6 +110,11 @@ class Timeline:
         at = bisect_right(story, version, key=lambda step: step[0])
         return story[at - 1][1] if at else None
 
+    def live(self) -> dict[str, int]:
+        """The keys that hold a value now, with the version that introduced it."""
+        newest = ((key, story[-1][1]) for key, story in self._entries.items())
+        return {key: entry.version for key, entry in newest if entry}
+
     def judge(self, commands: Sequence[Command], version: int) -> Effects | Refusal:
         return judge(commands, version, lambda key: self.entry(key, version))
 

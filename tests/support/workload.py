@@ -8,7 +8,7 @@ is up. Bounded in count and time. Judges nothing itself: `history` does.
 import asyncio
 import random
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ from tests.support.operations import (
 )
 from tests.support.polling import until
 from tests.support.simulation import KEYS, some_commands
-from tests.support.stored_log import stored_versions
+from tests.support.stored_log import disagreements, stored_versions
 from tests.support.timeline import Entry
 
 SECOND_NS = 1_000_000_000
@@ -50,7 +50,8 @@ SECOND_NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """`resend_with_key=False` breaks the client: each send of a commit has a key of its own."""
+    """`resend_with_key=False` breaks the client: each send of a commit has a key of its own.
+    `value_bytes` is the least size of a value."""
 
     writers: int = 8
     readers: int = 4
@@ -59,6 +60,7 @@ class Load:
     settle_seconds: float = 20.0
     max_wait_seconds: float = 2.0
     repeat_share: float = 0.03
+    value_bytes: int = 0
     resend_with_key: bool = True
     seed: int = 1
 
@@ -101,12 +103,14 @@ class Workload:
     def __init__(self, *, endpoints: Sequence[str], apikey: str, load: Load = DEFAULT_LOAD) -> None:
         self.anomalies: list[str] = []
         self.durabilities: set[str] = set()
+        self.acked = 0  # commits
         self.unavailable = 0  # reads and waits that got no answer
+        self.in_doubt = 0  # sends of commits whose own outcome stayed open
+        self.refused: Counter[str] = Counter()  # commits certainly not in, by code
         self._endpoints, self._apikey, self._load = endpoints, apikey, load
         self._rng = random.Random(load.seed)
         self._logs: list[_Log] = []
         self._stopping = asyncio.Event()
-        self._counts: defaultdict[type, int] = defaultdict(int)
         self._clients: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> "Workload":
@@ -129,11 +133,6 @@ class Workload:
     @property
     def operations(self) -> int:
         return sum(len(log.operations) for log in self._logs)
-
-    @property
-    def acked(self) -> int:
-        """Commits acknowledged so far."""
-        return self._counts[Acked]
 
     def start(self) -> None:
         load = self._load
@@ -169,6 +168,17 @@ class Workload:
             what=f"{acked} more acknowledged commits",
         )
 
+    async def repeat_acked(self, most: int) -> None:
+        """Sends the last acknowledged commits of each log once more, under their keys."""
+        for log in self._logs:
+            acked = [
+                (op, op.outcome)
+                for op in log.operations
+                if isinstance(op, Append) and isinstance(op.outcome, Acked)
+            ]
+            for op, outcome in acked[-most:]:
+                await self._repeat(log, op.token, op.commands, outcome)
+
     async def finish(self) -> None:
         """Lets every client end its operation; then one last commit and read on each log."""
         self._stopping.set()
@@ -192,6 +202,14 @@ class Workload:
             stored = await stored_versions(store_url, log.id, sent=sent)
             histories.append(History(log=log.name, operations=tuple(log.operations), stored=stored))
         return histories
+
+    async def disagreements(self, store_url: str) -> list[str]:
+        """Where parts of a log in the store do not fit together: commits torn in two."""
+        return [
+            f"{log.name}: {fault}"
+            for log, history in zip(self._logs, await self.histories(store_url), strict=True)
+            for fault in await disagreements(store_url, log.id, history.stored)
+        ]
 
     async def _end_clients(self) -> None:
         for task in self._clients:
@@ -217,15 +235,22 @@ class Workload:
 
     def _record(self, log: _Log, operation: Operation) -> None:
         log.operations.append(operation)
-        kind = type(operation.outcome if isinstance(operation, Append) else operation)
-        self._counts[kind] += 1
+        if isinstance(operation, Append):
+            self.acked += isinstance(operation.outcome, Acked)
+            if isinstance(operation.outcome, Refused):
+                self.refused[operation.outcome.code] += 1
 
     # Writers.
 
     async def _write(self, name: str, rng: random.Random) -> None:
         log = rng.choice(self._logs)
         token = f"{name}-{time.monotonic_ns()}"
-        commands = some_commands(rng, token, log.version, log.contents)
+        commands = [
+            command._replace(value=command.value.ljust(self._load.value_bytes, "."))
+            if command.value
+            else command
+            for command in some_commands(rng, token, log.version, log.contents)
+        ]
         await self._commit(name, log, token, commands)
 
     async def _commit(self, name: str, log: _Log, token: str, commands: Sequence[Command]) -> None:
@@ -261,6 +286,7 @@ class Workload:
                 answer = await self._api.commit(log.id, commands, idempotency_key=key)
             except InDoubt:
                 doubts += 1
+                self.in_doubt += 1
             except NotDone as error:
                 reason = str(error)
             else:

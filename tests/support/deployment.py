@@ -1,0 +1,151 @@
+"""An engine, API processes on it, and one tenant: what a fault test breaks and mends.
+
+Owns their order of start and end. Knows nothing of what clients do with them.
+"""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from tests.support.engines import Engine, start_engine
+from tests.support.powercut import PowerCut
+from tests.support.service import Service, make_tenant
+
+FROZEN_SECONDS = 0.03
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Deployment:
+    """`services` are API processes; each keeps its URL over `kill` and `start`."""
+
+    def __init__(self, folder: Path, engine: Engine, power: PowerCut | None) -> None:
+        self.engine = engine
+        self.services: list[Service] = []
+        self._started: list[Service] = []
+        self._folder = folder
+        self._power = power
+        self._secret = os.urandom(32).hex().encode()
+        self._secret_file = folder / "secret"
+        self._secret_file.write_bytes(self._secret)
+        self._secret_file.chmod(0o600)
+        self.apikey = ""
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [service.url for service in self.services]
+
+    async def make_tenant(self) -> None:
+        _, self.apikey = await make_tenant(self.engine.url, self._secret)
+
+    async def start_service(
+        self,
+        *arguments: str,
+        store_url: str | None = None,
+        env: Mapping[str, str] = NOTHING,
+        listed: bool = True,
+    ) -> Service:
+        """One more API process; `store_url` leads it past a proxy. Unlisted ones are not
+        among `endpoints`, so no load reaches them."""
+        service = Service(
+            arguments=(
+                "api",
+                *("--redis", store_url or self.engine.url),
+                *("--secret-file", str(self._secret_file)),
+                *arguments,
+            ),
+            log_file=self._folder / f"api-{len(self._started)}.log",
+            env=env,
+        )
+        self._started.append(service)
+        await asyncio.to_thread(service.start)
+        if listed:
+            self.services.append(service)
+        return service
+
+    async def configure(self, setting: str, value: str) -> None:
+        """Changes a setting of the running engine."""
+        async with Redis.from_url(self.engine.url) as store:
+            await store.config_set(setting, value)
+
+    async def kill_engine(self) -> None:
+        """kill -9 and start again on what the process had written."""
+        await self._end_engine()
+        await self.engine.start()
+
+    async def cut_power(self, rng: random.Random) -> None:
+        """kill -9 and start again on what had reached the disk."""
+        assert self._power is not None
+        await self._end_engine()
+        self._power.cut(rng)
+        await self.engine.start()
+
+    async def _end_engine(self) -> None:
+        await freeze(self.engine.pid)
+        await self.engine.kill()
+
+    async def kill_a_process(self, rng: random.Random) -> None:
+        """kill -9 of an API process, and its next start."""
+        service = rng.choice(self.services)
+        await freeze(service.pid)
+        await asyncio.to_thread(service.kill)
+        await asyncio.to_thread(service.start)
+
+    async def stop(self) -> None:
+        for service in self._started:
+            if service.process is not None and service.process.poll() is None:
+                await asyncio.to_thread(service.kill)
+        await self.engine.stop()
+
+
+async def freeze(pid: int) -> None:
+    """Stops a process wherever it is, long enough for more requests to reach it.
+
+    A kill then finds it at that same place, and with commits that nobody will answer.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.sleep(FROZEN_SECONDS)
+
+
+StartDeployment = Callable[..., Awaitable[Deployment]]
+
+
+@pytest_asyncio.fixture
+async def deploy(tmp_path: Path) -> AsyncIterator[StartDeployment]:
+    """`await deploy(processes=2)`: a deployment of the test's own, ended with it.
+
+    `power_cut` is the compiled library, for tests that cut the power; `engine_settings` go
+    over strict ones; `arguments` go to each API process.
+    """
+    made: list[Deployment] = []
+
+    async def start(
+        *arguments: str,
+        processes: int = 2,
+        power_cut: Path | None = None,
+        engine_settings: Mapping[str, str] = NOTHING,
+        env: Mapping[str, str] = NOTHING,
+    ) -> Deployment:
+        folder = tmp_path / f"deployment-{len(made)}"
+        folder.mkdir()
+        power = PowerCut(power_cut, folder / "data", folder / "power") if power_cut else None
+        engine = await start_engine(
+            folder / "data", settings=engine_settings, env=power.env if power else None
+        )
+        deployment = Deployment(folder, engine, power)
+        made.append(deployment)
+        await deployment.make_tenant()
+        await asyncio.gather(
+            *(deployment.start_service(*arguments, env=env) for _ in range(processes))
+        )
+        return deployment
+
+    yield start
+    for deployment in made:
+        await deployment.stop()
