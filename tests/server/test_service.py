@@ -94,7 +94,7 @@ async def test_a_tenant_made_while_the_server_runs_works_until_its_key_is_revoke
     ):
         log = await make_log(first)
         assert (await upsert(other, log, "k", "v"))["version"] == 1
-        key_id = first_key.split("_")[1]
+        key_id = made["apikey"].split("_")[1]
         assert run_server("tenant", "key", "revoke", "acme", key_id, *data).returncode == 0
 
         async def refused() -> bool:
@@ -141,8 +141,8 @@ async def test_a_foreign_log_looks_exactly_like_an_absent_one(service: Service) 
         await upsert(owner, log, "k", "v")
         requests = [
             ("GET", ""), ("DELETE", ""), ("POST", "/commits"), ("GET", "/commits"),
-            ("GET", "/diff"), ("GET", "/entries/aw"), ("GET", "/entries/aw/history"), ("POST", "/entries:batchGet"),
-            ("GET", "/versions"),
+            ("GET", "/diff"), ("GET", "/entries/aw"), ("GET", "/entries/aw/history"),
+            ("POST", "/entries:batchGet"), ("GET", "/versions"),
         ]  # fmt: skip
         for method, path in requests:
             answers = []
