@@ -6,6 +6,7 @@ Fixtures: `service` (one `indelible-server all` per worker, a fresh tenant per t
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from indelible_server.store.tenants import Tenants
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 20.0
+API_KEY = re.compile(rb"ik_[0-9a-f]{16}_[A-Za-z0-9_-]{20}")
 SERVER = (sys.executable, "-m", "indelible_server")
 
 
@@ -126,6 +128,8 @@ def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
     service.start()
     yield service
     service.stop()
+    for path in (service.log_file, *filter(Path.is_file, data.rglob("*"))):
+        assert not API_KEY.search(path.read_bytes()), f"an API key of some test is in {path}"
 
 
 @pytest.fixture
