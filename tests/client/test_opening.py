@@ -250,9 +250,9 @@ def test_boxes_of_any_length_that_do_not_open_are_one_error(length: int) -> None
     assert "not wrapped for this profile" in refuse(regranted(bytes(length)), UnsealError)
 
 
-def rotated(genesis: messages.Commit, epoch: int = 2) -> tuple[messages.Commit, LogSecrets]:
-    """A control commit that starts the next epoch of the log, and its secrets."""
-    membership = open_log(ME, NAME, opened_with(genesis))
+def rotated(genesis: messages.Commit, owner: Identity = ME) -> messages.Commit:
+    """A control commit of the log's owner that starts its second epoch."""
+    log_id = records.Header.decode(genesis.header).log_id
     chain = records_in(genesis)
     last = chain[3].body
     assert isinstance(last, records.Grant)
@@ -260,28 +260,26 @@ def rotated(genesis: messages.Commit, epoch: int = 2) -> tuple[messages.Commit, 
     assert isinstance(old_epoch, records.Epoch)
     old = unwrap(
         last.wrap,
-        ME,
-        log_id=membership.log_id,
+        owner,
+        log_id=log_id,
         generation=1,
         epoch=1,
         commitment=old_epoch.key_commitment,
     )
-    new = replace(old, epoch=epoch, epoch_secret=os.urandom(32))
-    card = ME.card(time_ms=0)
+    new = replace(old, epoch=2, epoch_secret=os.urandom(32))
     record = records.Epoch(
         generation=1,
-        epoch=epoch,
-        key_commitment=new.commitment(membership.log_id),
-        wraps=(records.Wrap(member=ME.pk_sign, box=wrap(membership.log_id, new, card)),),
+        epoch=2,
+        key_commitment=new.commitment(log_id),
+        wraps=(records.Wrap(member=owner.pk_sign, box=wrap(log_id, new, owner.card(time_ms=0))),),
     )
-    commit = resigned(genesis, [record], head=chain[3].hash, ctl_seq=4, seen_size=1)
-    return commit, new
+    return resigned(genesis, [record], signer=owner, head=chain[3].hash, ctl_seq=4, seen_size=1)
 
 
 def test_a_later_epoch_is_taken_and_the_earlier_one_kept() -> None:
     genesis = genesis_of()
     before = open_log(ME, NAME, opened_with(genesis))
-    control, _ = rotated(genesis)
+    control = rotated(genesis)
     after = open_log(ME, NAME, opened_with(genesis, control, ctl_seq=5, epoch=2))
     assert (after.keys.epoch, after.ctl_seq) == (2, 5)
     token = after.keys.token(b"key")
@@ -291,7 +289,7 @@ def test_a_later_epoch_is_taken_and_the_earlier_one_kept() -> None:
 
 def test_control_commits_left_out_or_out_of_order_are_refused() -> None:
     genesis = genesis_of()
-    control, _ = rotated(genesis)
+    control = rotated(genesis)
     assert "not all there" in refuse(opened_with(genesis, ctl_seq=5, epoch=2))
     assert "another order" in refuse(opened_with(genesis, control, control, ctl_seq=6, epoch=2))
     unlinked = resigned(genesis, [records.Meta(meta_ct=b"")], ctl_seq=4)
