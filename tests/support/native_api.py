@@ -157,13 +157,13 @@ class NativeApi:
         return bytes(answer.body["description"]["log_id"])
 
     async def commit(
-        self, log_id: bytes, commands: Sequence[Command], *, idempotency_key: str
+        self, log_id: bytes, commands: Sequence[Command], *, idempotency_key: str | None
     ) -> Committed | Rejected | Refused:
         answer = await self.ask(
             "POST",
             f"{_path(log_id)}/commits",
             body={"commands": [_command(command) for command in commands]},
-            headers={"Idempotency-Key": idempotency_key},
+            headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
         )
         if answer.status in (HTTPStatus.OK, HTTPStatus.CREATED):
             version, changed = answer.body["version"], answer.body["changed"]

@@ -2,8 +2,8 @@
 
 Passes bytes both ways until told otherwise. `cut_share` of the chunks is cut at a random
 byte, in either direction, and the connection with it; `deaf` loses every hint published to
-a subscriber while its connection stays up and answers. Knows of RESP only how a published
-message begins.
+a subscriber while its connection stays up and answers; `subscriptions` lets requests to
+subscribe through while it is set. Knows of RESP only how these two look.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 _CHUNK_BYTES = 1 << 16
+_SUBSCRIBE = b"SUBSCRIBE\r\n"
 _PUBLISHED = (b"$8\r\nsmessage\r\n", b"$7\r\nmessage\r\n")
 
 
@@ -22,6 +23,8 @@ class FaultProxy:
     def __init__(self, store_socket: Path, rng: random.Random) -> None:
         self.cut_share = 0.0
         self.deaf = False
+        self.subscriptions = asyncio.Event()
+        self.subscriptions.set()
         self.cuts = 0
         self.hints_lost = 0
         self._store_socket = store_socket
@@ -78,6 +81,8 @@ class FaultProxy:
             if self.deaf and any(sign in chunk for sign in _PUBLISHED):
                 self.hints_lost += 1
                 continue
+            if _SUBSCRIBE in chunk:
+                await self.subscriptions.wait()
             if self._rng.random() < self.cut_share:
                 self.cuts += 1
                 writer.write(chunk[: self._rng.randrange(len(chunk))])

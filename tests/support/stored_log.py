@@ -63,11 +63,13 @@ def _commands(fields: dict[bytes, bytes], value_of: dict[bytes, str]) -> tuple[C
     return tuple(commands)
 
 
-async def disagreements(store_url: str, log_id: bytes, stored: Sequence[Stored]) -> list[str]:
+async def disagreements(
+    store_url: str, log_id: bytes, stored: Sequence[Stored], *, keyed: bool
+) -> list[str]:
     """Where the parts of a log that one commit writes together do not fit together.
 
-    The stream is taken as the truth; its idempotency keys are tokens, as `Workload` sends
-    them (with a `/` and a number behind where each send had a key of its own).
+    The stream is taken as the truth. `keyed`: commits had idempotency keys, their tokens
+    (with a `/` and a number behind where each send had a key of its own).
     """
     tag = f"{{{log_id.hex()}}}:"
     async with Redis.from_url(store_url, protocol=2) as store:
@@ -96,5 +98,6 @@ async def disagreements(store_url: str, log_id: bytes, stored: Sequence[Stored])
             found.append(f"{token} is remembered as without effect, and is at {places[token]}")
         if changed and token not in places:
             found.append(f"{token} is remembered at {version}, and is not in the stream")
-    found += [f"{token} is not remembered" for token in places if token not in remembered]
+    if keyed:
+        found += [f"{token} is not remembered" for token in places if token not in remembered]
     return found

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import aiohttp
 
@@ -50,8 +51,9 @@ SECOND_NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """`resend_with_key=False` breaks the client: each send of a commit has a key of its own.
-    `value_bytes` is the least size of a value."""
+    """`sending` says what a client does about a commit in doubt: send it again under the
+    `same key`; send it under `another key`, which is wrong; or send each commit but `once`,
+    without a key, and leave it in doubt. `value_bytes` is the least size of a value."""
 
     writers: int = 8
     readers: int = 4
@@ -61,7 +63,7 @@ class Load:
     max_wait_seconds: float = 2.0
     repeat_share: float = 0.03
     value_bytes: int = 0
-    resend_with_key: bool = True
+    sending: Literal["same key", "another key", "once"] = "same key"
     seed: int = 1
 
 
@@ -208,7 +210,9 @@ class Workload:
         return [
             f"{log.name}: {fault}"
             for log, history in zip(self._logs, await self.histories(store_url), strict=True)
-            for fault in await disagreements(store_url, log.id, history.stored)
+            for fault in await disagreements(
+                store_url, log.id, history.stored, keyed=self._load.sending != "once"
+            )
         ]
 
     async def _end_clients(self) -> None:
@@ -270,7 +274,8 @@ class Workload:
                 ambiguous_sends=doubts,
             ),
         )
-        if isinstance(outcome, Acked) and self._rng.random() < self._load.repeat_share:
+        repeats = self._load.sending == "same key" and self._rng.random() < self._load.repeat_share
+        if repeats and isinstance(outcome, Acked):
             await self._repeat(log, token, commands, outcome)
 
     async def _settle(
@@ -280,10 +285,12 @@ class Workload:
         doubts, attempt, reason = 0, 0, ""
         give_up_ns = invoked_ns + self._load.settle_seconds * SECOND_NS
         while time.monotonic_ns() < give_up_ns:
-            key = token if self._load.resend_with_key else f"{token}/{attempt}"
+            key = {"same key": token, "another key": f"{token}/{attempt}", "once": None}
             attempt += 1
             try:
-                answer = await self._api.commit(log.id, commands, idempotency_key=key)
+                answer = await self._api.commit(
+                    log.id, commands, idempotency_key=key[self._load.sending]
+                )
             except InDoubt:
                 doubts += 1
                 self.in_doubt += 1
@@ -295,6 +302,8 @@ class Workload:
                     return answer.outcome, doubts
                 if isinstance(answer, Rejected) or not doubts:
                     return answer, doubts
+            if self._load.sending == "once":
+                break
             await pause_before_retry(self._rng, attempt)
         return (Unknown() if doubts else Refused(code=reason)), doubts
 
@@ -302,8 +311,6 @@ class Workload:
         self, log: _Log, token: str, commands: Sequence[Command], outcome: Acked
     ) -> None:
         """Asks again for what is known: the answer is the same, and nothing more is done."""
-        if not self._load.resend_with_key:
-            return
         answer = await self._api.commit(log.id, commands, idempotency_key=token)
         if not isinstance(answer, Committed) or answer.outcome != outcome or not answer.repeated:
             self.anomalies.append(f"{token} was {outcome}; asked again: {answer}")
