@@ -201,8 +201,10 @@ class Client:
             ca_file=ca_file,
             allow_plain_http=allow_plain_http,
         )
-        # Also for a client that nobody closes, and at the end of the process.
-        self._closing = weakref.finalize(self, finish, self._client.close)
+        # For a client that nobody closes: once neither it nor a log of it is there any more,
+        # or at the end of the process.
+        transport = self._client._transport
+        weakref.finalize(transport, finish, transport.pool.close)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._client!r}>"
@@ -220,7 +222,6 @@ class Client:
 
     @_like(AsyncClient.close)
     def close(self) -> None:
-        self._closing.detach()
         finish(self._client.close)
 
     @_like(AsyncClient.log)

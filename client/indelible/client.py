@@ -59,13 +59,13 @@ class AsyncClient:
         encrypted = profile.endpoint_url.startswith("https:")
         self._profile = profile
         self._identity = Identity.from_master_key(profile.master_key)
-        transport = Transport(
+        self._transport = Transport(
             profile.endpoint_url,
             profile.apikey,
             database=database,
             tls=tls_context(ca_file) if encrypted else None,
         )
-        self._service = Service(transport, timeout_seconds)
+        self._service = Service(self._transport, timeout_seconds)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self._profile.endpoint_url}>"
@@ -83,7 +83,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends what is under way; the client cannot be used again."""
-        await self._service.transport.close()
+        await self._transport.close()
 
     async def log(
         self,

@@ -8,7 +8,7 @@ environment. Never tries again: that is for callers, who know what may be repeat
 import asyncio
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Generic, NoReturn, TypeVar
@@ -118,6 +118,46 @@ class _Connections:
 _of_other_processes: list[_Connections] = []
 
 
+class Pool:
+    """The connections of a transport; apart from it, so that they can outlive and end it."""
+
+    def __init__(self) -> None:
+        self._connections: _Connections | None = None
+        self.closed = False
+
+    def ready(self, make_session: Callable[[], aiohttp.ClientSession]) -> _Connections:
+        """
+        Raises:
+            RequestError: closed, or of another event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if self.closed:
+            raise RequestError("the client is closed")
+        mine = self._connections
+        if mine is not None and mine.pid != os.getpid():
+            _of_other_processes.append(mine)
+            mine = None
+        if mine is None:
+            mine = self._connections = _Connections(
+                pid=os.getpid(),
+                loop=loop,
+                session=make_session(),
+                in_flight=asyncio.Semaphore(MAX_IN_FLIGHT),
+            )
+        if mine.loop is not loop:
+            raise RequestError(
+                "an AsyncClient belongs to the event loop it was first used in: "
+                "make one client for each loop"
+            )
+        return mine
+
+    async def close(self) -> None:
+        self.closed = True
+        connections, self._connections = self._connections, None
+        if connections is not None and connections.pid == os.getpid():
+            await connections.session.close()
+
+
 class Transport:
     """The connections of one client to one endpoint. Opened with its first request."""
 
@@ -134,17 +174,13 @@ class Transport:
         }
         if database != "default":
             self._headers["Indelible-Database"] = database
-        self._connections: _Connections | None = None
-        self._closed = False
+        self.pool = Pool()
 
     def __repr__(self) -> str:
         return f"<Transport to {self._base_url}>"
 
     async def close(self) -> None:
-        self._closed = True
-        connections, self._connections = self._connections, None
-        if connections is not None and connections.pid == os.getpid():
-            await connections.session.close()
+        await self.pool.close()
 
     async def send(self, request: Request[A], timeout_seconds: float) -> Answer[A]:
         """One attempt, which takes at most `timeout_seconds`, and ATTEMPT_SECONDS beyond the
@@ -155,7 +191,7 @@ class Transport:
             VerificationError: an answer that no conforming server gives.
             IndelibleError: the class that the service's error code stands for.
         """
-        connections = self._ready()
+        connections = self.pool.ready(self._session)
         if request.wait_seconds:
             return await self._exchange(connections.session, request, timeout_seconds)
         try:
@@ -169,28 +205,6 @@ class Transport:
             return await self._exchange(connections.session, request, timeout_seconds)
         finally:
             connections.in_flight.release()
-
-    def _ready(self) -> _Connections:
-        loop = asyncio.get_running_loop()
-        if self._closed:
-            raise RequestError("the client is closed")
-        mine = self._connections
-        if mine is not None and mine.pid != os.getpid():
-            _of_other_processes.append(mine)
-            mine = None
-        if mine is None:
-            mine = self._connections = _Connections(
-                pid=os.getpid(),
-                loop=loop,
-                session=self._session(),
-                in_flight=asyncio.Semaphore(MAX_IN_FLIGHT),
-            )
-        if mine.loop is not loop:
-            raise RequestError(
-                "an AsyncClient belongs to the event loop it was first used in: "
-                "make one client for each loop"
-            )
-        return mine
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -231,6 +245,8 @@ class Transport:
     def _fail(self, request: Request[Any], error: Exception) -> NoReturn:
         """Raises what a foreign exception means here."""
         where = self._base_url
+        if self.pool.closed:
+            raise RequestError("the client was closed meanwhile") from error
         if isinstance(
             error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError
         ):
@@ -351,6 +367,8 @@ def _unknown_peer(request: Request[Any], response: aiohttp.ClientResponse) -> In
             retry_after_seconds=_retry_after(response),
             may_have_applied=request.changes and status >= 500,
         )
+    if status == 413:
+        return RequestError(f"{said}: too large for something before it")
     if status in (401, 403, 407):
         return DeniedError(f"{said}: something before it, perhaps")
     if 300 <= status < 400:
