@@ -32,7 +32,7 @@ from indelible.answers import (
     Version,
     time_of,
 )
-from indelible.codec import Codec, check_version
+from indelible.codec import Codec, check_version, in_turns
 from indelible.commands import Command, Delete, Upsert
 from indelible.errors import CommitId, RequestError
 from indelible.handle import Handle
@@ -158,7 +158,7 @@ class AsyncLog(AsyncView[Entry]):
                 "are allowed (max_commands)",
                 code=ErrorCode.TOO_LARGE,
             )
-        return draft(
+        return await draft(
             await self._handle.codec.sealed_all(commands),
             max_commands=membership.max_commands,
             max_commit_bytes=membership.max_commit_bytes,
@@ -206,7 +206,8 @@ class AsyncLog(AsyncView[Entry]):
     async def get_many(self, keys: Iterable[Any], *, at: int | None = None) -> dict[Any, Any]:
         """The values of those keys that have one, all at the same version."""
         _check_at(at)
-        asked = {self._handle.codec.token(key): _hashable(key) for key in keys}
+        wanted = [_hashable(key) for key in keys]
+        asked = dict(zip(await in_turns(wanted, self._handle.codec.token), wanted, strict=True))
         values = {}
         async for page in self._handle.remote.entries(list(asked), at):
             opened = await self._handle.opened(page, lambda codec, it: codec.value(it.key, it))

@@ -21,6 +21,7 @@ from indelible_protocol.records import CommitKind, Header, commit_hash
 from indelible_protocol.signing import SignedCommit, sign_commit
 
 from indelible.answers import Commit
+from indelible.codec import in_turns
 from indelible.errors import (
     CommitId,
     IndelibleError,
@@ -91,7 +92,7 @@ class Draft:
     source: bytes = b""
 
 
-def draft(
+async def draft(
     commands: Sequence[Command],
     *,
     max_commands: int,
@@ -103,7 +104,7 @@ def draft(
     Raises:
         RequestError: TOO_LARGE, naming the limit; or no commands at all.
     """
-    pieces = [encode(command) for command in commands]
+    pieces = await in_turns(commands, encode)
     body = b"".join(pieces)
     try:
         check_size(len(pieces), len(body), max_commands=max_commands, max_bytes=max_commit_bytes)
@@ -247,7 +248,7 @@ class Writer:
             return
         if rejection.code is ErrorCode.IDEMPOTENCY_EXPIRED:
             raise _unknown(signed, str(rejection)) from rejection
-        nothing = draft(
+        nothing = await draft(
             [Command(Op.DELETE, nacl.utils.random(32))],
             max_commands=limits.MAX_COMMANDS,
             max_commit_bytes=limits.MAX_COMMIT_BYTES,
