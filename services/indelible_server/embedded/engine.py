@@ -168,6 +168,7 @@ class EmbeddedEngine:
             await self._refuse_if_served()
             self._record_engine()
             self._place_socket(runtime_dir)
+            await asyncio.to_thread(self._folder.sync_store)
             process, log_start_bytes = self._spawn(engine_lock)
         finally:
             os.close(engine_lock)

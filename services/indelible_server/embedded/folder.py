@@ -216,6 +216,17 @@ class DataFolder:
             return ""
         return "\n".join(text.splitlines()[-lines:])
 
+    def sync_store(self) -> None:
+        """Makes durable what a killed engine had written and not yet synced.
+
+        Its successor loads all of it and syncs it only with its own next write; until then
+        it would serve, and repeat acknowledgements of, versions that a power cut takes back.
+        """
+        with usable(self.path):
+            for path in (*self.store.rglob("*"), self.store):
+                if path.is_file() or path.is_dir():
+                    _sync(path)
+
     def disk_is_full(self) -> bool:
         with usable(self.path):
             found = os.statvfs(self.store)
@@ -267,8 +278,12 @@ def _write_durably(path: Path, text: str) -> None:
     finally:
         os.close(descriptor)
     new.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
