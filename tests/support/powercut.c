@@ -13,6 +13,8 @@
  * Fields are separated by tabs. What a rename or an unlink would destroy is kept as a hard
  * link named `saved` in POWERCUT_SAVED (on the same file system), so that it can be undone.
  * Sizes are enough because an append-only file is never rewritten in place.
+ *
+ * While the file POWERCUT_STALL exists, the disk stalls: no fsync in the root returns.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -88,6 +90,10 @@ static void journal_names(const char *path) {
     closedir(folder);
 }
 
+static void await_disk(void) {
+    while (access(getenv("POWERCUT_STALL"), F_OK) == 0) usleep(1000);
+}
+
 static int synced(int fd, const char *call) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, call);
     char link_path[64], path[PATH_MAX + 1], line[LINE_BYTES];
@@ -100,6 +106,7 @@ static int synced(int fd, const char *call) {
     int is_file = S_ISREG(before.st_mode) && is_below_root(path);
     long long offset = journal_size();
     if (is_folder) journal_names(path);
+    if (is_folder || is_file) await_disk();
     int result = real(fd);
     int error = errno;
     if (result == 0 && is_folder) {

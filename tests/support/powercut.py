@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class PowerCut:
         self._root = root.resolve()
         self._journal = work.resolve() / "journal"
         self._saved = work.resolve() / "saved"
+        self._stall = work.resolve() / "stall"
         self._library = library
         assert not self._journal.is_relative_to(self._root)
         self._root.mkdir(parents=True, exist_ok=True)
@@ -74,7 +76,17 @@ class PowerCut:
             "POWERCUT_ROOT": str(self._root),
             "POWERCUT_JOURNAL": str(self._journal),
             "POWERCUT_SAVED": str(self._saved),
+            "POWERCUT_STALL": str(self._stall),
         }
+
+    @contextmanager
+    def stalled_disk(self) -> Iterator[None]:
+        """Inside, no fsync returns: what is written is visible and not durable."""
+        self._stall.touch()
+        try:
+            yield
+        finally:
+            self._stall.unlink()
 
     def cut(self, rng: random.Random) -> CutReport:
         """Takes away what was not durable. The engine must be dead (kill -9) already.
