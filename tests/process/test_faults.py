@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.deployment import FROZEN_SECONDS, Deployment, StartDeployment
+from tests.support.engines import redis_server
 from tests.support.history import Violation, check
 from tests.support.operations import History
 from tests.support.polling import until
@@ -24,6 +25,17 @@ from tests.support.workload import DEFAULT_LOAD, Load, Workload
 Window = tuple[int, int]  # first and last possible moment of a fault, in ns
 DOUBT_NS = int(FROZEN_SECONDS * 1e9)  # from a freeze to the kill that ends it
 FAILPOINTS = ("before_commit_call", "after_commit_call", "before_answer")
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def engine_server(request: pytest.FixtureRequest) -> Path | None:
+    """Valkey from the wheel (None), then Debian's redis-server."""
+    if request.param == "valkey":
+        return None
+    server = redis_server()
+    if server is None:
+        pytest.skip("no redis-server on PATH, and INDELIBLE_TEST_REDIS_SERVER is unset")
+    return server
 
 
 @asynccontextmanager
@@ -90,7 +102,8 @@ async def die_in_commits(
         await asyncio.to_thread(service.kill)
         service.env = {"INDELIBLE_FAILPOINT": point}
         began_ns = time.monotonic_ns()
-        await asyncio.to_thread(service.start)
+        # Not until it is ready: the first commit may kill it before it says so.
+        await asyncio.to_thread(service.start, until="functions.loaded")
         assert service.process is not None
         exit_code = await asyncio.to_thread(service.process.wait, 30)
         assert exit_code == -9, f"{point} was not reached"
@@ -218,8 +231,10 @@ async def test_twenty_thousand_operations_are_answered_correctly(deploy: StartDe
 
 
 @pytest.mark.torture
-async def test_twenty_kills_of_the_store_lose_and_double_nothing(deploy: StartDeployment) -> None:
-    deployment = await deploy()
+async def test_twenty_kills_of_the_store_lose_and_double_nothing(
+    deploy: StartDeployment, engine_server: Path | None
+) -> None:
+    deployment = await deploy(engine_server=engine_server)
     rng = random.Random(7)
     async with under_load(deployment) as workload:
         faults = await break_often(workload, 20, rng, deployment.kill_engine)
@@ -229,9 +244,9 @@ async def test_twenty_kills_of_the_store_lose_and_double_nothing(deploy: StartDe
 
 @pytest.mark.torture
 async def test_twenty_power_cuts_lose_and_double_nothing(
-    deploy: StartDeployment, powercut_library: Path
+    deploy: StartDeployment, powercut_library: Path, engine_server: Path | None
 ) -> None:
-    deployment = await deploy(power_cut=powercut_library)
+    deployment = await deploy(power_cut=powercut_library, engine_server=engine_server)
     rng = random.Random(8)
     async with under_load(deployment) as workload:
         faults = await break_often(workload, 20, rng, lambda: deployment.cut_power(rng))
