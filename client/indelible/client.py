@@ -44,9 +44,9 @@ class AsyncClient:
         """`profile` is one, or where its file is; without it, the file that INDELIBLE_PROFILE
         names, or the user's own.
 
-        `timeout_seconds` bounds each call, retries included. `ca_file` holds the only
-        certificates to trust, in place of the system's. `allow_plain_http` lets the API key
-        travel in clear to another machine.
+        `timeout_seconds` is how long each request is tried, retries included. `ca_file`
+        holds the only certificates to trust, in place of the system's. `allow_plain_http`
+        lets the API key travel in clear to another machine.
 
         Raises:
             ConfigError: a profile or certificates that cannot be used.

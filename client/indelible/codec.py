@@ -6,7 +6,7 @@ entry, and thousands of them would hold the event loop.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from indelible_protocol import limits, messages
@@ -104,9 +104,6 @@ class Codec:
                     f"a commit is a list of Upsert, Insert, Update, Remove, Delete, ExpectAbsent "
                     f"and ExpectEntry; {type(command).__name__} is none of them"
                 )
-
-    async def sealed_all(self, commands: Sequence[Command]) -> list[SealedCommand]:
-        return await in_turns(commands, self.sealed)
 
     def _value_bytes(self, value: object) -> bytes:
         return self._encoded(self.value_mode, value, "value")

@@ -151,7 +151,7 @@ class AsyncLog(AsyncView[Entry]):
     async def _draft(
         self, commands: Sequence[Command], expect_version: int | None, source: str
     ) -> Draft:
-        membership = self._handle.membership
+        membership, codec = self._handle.membership, self._handle.codec
         if len(commands) > membership.max_commands:  # before they are sealed
             raise RequestError(
                 f"{len(commands)} commands in one commit, at most {membership.max_commands} "
@@ -159,9 +159,8 @@ class AsyncLog(AsyncView[Entry]):
                 code=ErrorCode.TOO_LARGE,
             )
         return await draft(
-            await self._handle.codec.sealed_all(commands),
-            max_commands=membership.max_commands,
-            max_commit_bytes=membership.max_commit_bytes,
+            membership,
+            await in_turns(commands, codec.sealed),
             expect_version=expect_version,
             source=source,
         )

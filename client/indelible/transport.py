@@ -85,7 +85,9 @@ class Request(Generic[A]):
     @property
     def changes(self) -> bool:
         """Whether it may have had an effect when its answer is lost."""
-        return self.method in ("PUT", "DELETE") or self.path.endswith("/commits")
+        if self.method == "POST":
+            return self.path.endswith("/commits")
+        return self.method != "GET"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,11 +247,9 @@ class Transport:
     def _fail(self, request: Request[Any], error: Exception) -> NoReturn:
         """Raises what a foreign exception means here."""
         where = self._base_url
-        if self.pool.closed:
+        if self.pool.closed and not request.changes:
             raise RequestError("the client was closed meanwhile") from error
-        if isinstance(
-            error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError
-        ):
+        if _is_distrust(error):
             raise ConfigError(f"no trusted connection to {where}: {_said(error)}") from error
         # Every one of these came before the request was sent.
         unsent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
@@ -260,6 +260,15 @@ class Transport:
         else:
             message = f"the connection to {where} was lost: {_said(error)}"
         raise UnavailableError(message, may_have_applied=request.changes and not unsent) from error
+
+
+def _is_distrust(error: Exception) -> bool:
+    """Whether TLS failed for a reason that will not pass: not because the peer went away."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return True
+    return isinstance(error, aiohttp.ClientConnectorSSLError) and not isinstance(
+        error.os_error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
+    )
 
 
 def _said(error: Exception) -> str:
@@ -295,6 +304,8 @@ def _read(request: Request[A], response: aiohttp.ClientResponse, body: bytes) ->
     if request.answer is not None and response.status != 204:
         form = _FORMS.get(response.content_type)
         if form is None:
+            if request.changes:  # something took it: whether that was the service is not known
+                raise _wrong(response, f"an answer of type {response.content_type}", body)
             raise _unknown_peer(request, response)
         try:
             message = messages.decode(body, request.answer, form)

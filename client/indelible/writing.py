@@ -32,6 +32,7 @@ from indelible.errors import (
     VerificationError,
 )
 from indelible.handle import Handle
+from indelible.opening import Membership
 from indelible.remote import held
 from indelible.retry import Attempts
 
@@ -61,11 +62,23 @@ class Chains:
         self._lent = asyncio.Semaphore(MAX_CHAINS)
 
     @asynccontextmanager
-    async def chain(self) -> AsyncIterator[Chain]:
-        """A chain whose last commit is settled; given back unless its new one is not."""
+    async def chain(self, timeout_seconds: float) -> AsyncIterator[Chain]:
+        """A chain whose last commit is settled; given back unless its new one is not.
+
+        Raises:
+            UnavailableError: all were lent for `timeout_seconds`.
+        """
         if self._pid != os.getpid():
             self._begin()  # a forked child must not number commits as its parent does
-        async with self._lent:
+        lent = self._lent
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await lent.acquire()
+        except TimeoutError:
+            raise UnavailableError(
+                f"{MAX_CHAINS} other commits of this log were under way all the time"
+            ) from None
+        try:
             chain = self._idle.pop() if self._idle else Chain(_new_chain_id())
             # Not in a finally: an outcome that nobody waited for leaves the chain in doubt.
             try:
@@ -75,6 +88,8 @@ class Chains:
                     self._idle.append(chain)
                 raise
             self._idle.append(chain)
+        finally:
+            lent.release()
 
 
 def _new_chain_id() -> ChainId:
@@ -83,8 +98,12 @@ def _new_chain_id() -> ChainId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A commit before it has a chain: its body, and what its header says of it."""
+    """A commit before it has a chain: its body, and what its header says of it.
 
+    `membership` is the one whose keys sealed the body: the header must name no other epoch.
+    """
+
+    membership: Membership
     commands: int
     body: bytes
     body_root: bytes
@@ -93,10 +112,9 @@ class Draft:
 
 
 async def draft(
+    membership: Membership,
     commands: Sequence[Command],
     *,
-    max_commands: int,
-    max_commit_bytes: int,
     expect_version: int | None = None,
     source: str = "",
 ) -> Draft:
@@ -107,10 +125,16 @@ async def draft(
     pieces = await in_turns(commands, encode)
     body = b"".join(pieces)
     try:
-        check_size(len(pieces), len(body), max_commands=max_commands, max_bytes=max_commit_bytes)
+        check_size(
+            len(pieces),
+            len(body),
+            max_commands=membership.max_commands,
+            max_bytes=membership.max_commit_bytes,
+        )
     except ProtocolError as error:
         raise RequestError(str(error), code=error.code) from error
     return Draft(
+        membership=membership,
         commands=len(pieces),
         body=body,
         body_root=merkle.root_of(pieces),
@@ -143,8 +167,9 @@ class Writer:
                 later.
             IndelibleError: any other: the commit is not in, and will not be.
         """
-        async with self._chains.chain() as chain:
-            return await self._settle(chain, self._signed(chain, draft))
+        attempts = Attempts(self._handle.service.timeout_seconds)
+        async with self._chains.chain(attempts.remaining_seconds) as chain:
+            return await self._settle(chain, self._signed(chain, draft), attempts)
 
     async def settle(self, commit_id: CommitId) -> Commit:
         """The outcome of a commit that was sent before; sends it again for that.
@@ -161,10 +186,11 @@ class Writer:
             SignedCommit(
                 header=commit_id.header, signature=commit_id.signature, body=commit_id.body
             ),
+            Attempts(self._handle.service.timeout_seconds),
         )
 
     def _signed(self, chain: Chain, draft: Draft) -> SignedCommit:
-        membership, identity = self._handle.membership, self._handle.identity
+        membership, identity = draft.membership, self._handle.identity
         chain.seq += 1
         memo_ct = b""
         if draft.source:
@@ -194,9 +220,8 @@ class Writer:
         )
         return sign_commit(header, draft.body, identity.secret_sign_key)
 
-    async def _settle(self, chain: Chain, signed: SignedCommit) -> Commit:
+    async def _settle(self, chain: Chain, signed: SignedCommit, attempts: Attempts) -> Commit:
         """Sends the same bytes until there is an answer to them, or the deadline passes."""
-        attempts = Attempts(self._handle.service.timeout_seconds)
         message = messages.Commit(
             header=signed.header, signature=signed.signature, body=signed.body
         )
@@ -248,15 +273,15 @@ class Writer:
             return
         if rejection.code is ErrorCode.IDEMPOTENCY_EXPIRED:
             raise _unknown(signed, str(rejection)) from rejection
-        nothing = await draft(
-            [Command(Op.DELETE, nacl.utils.random(32))],
-            max_commands=limits.MAX_COMMANDS,
-            max_commit_bytes=limits.MAX_COMMIT_BYTES,
-        )
+        nothing = await draft(self._handle.membership, [Command(Op.DELETE, nacl.utils.random(32))])
         _log.info("commit.fenced: %s", rejection)
         chain.in_doubt = False
         try:
-            await self._settle(chain, self._signed(chain, nothing))
+            await self._settle(
+                chain,
+                self._signed(chain, nothing),
+                Attempts(self._handle.service.timeout_seconds),
+            )
         except NotFoundError:
             return
         except IndelibleError as error:

@@ -260,3 +260,31 @@ async def test_a_cancelled_commit_leaves_the_log_usable(log: AsyncLog, wire: Wir
     wire.swallow = False
     await wire.cut()
     assert (await log.set("b", 1)).changed
+
+
+async def test_a_commit_under_way_when_the_client_is_closed_is_not_called_refused(
+    open_client: OpenClient, wired: Profile, direct: AsyncLog, wire: Wire
+) -> None:
+    client = open_client(wired)
+    log = await client.log("config")
+    wire.swallow = True
+    before = wire.requests
+    task = asyncio.create_task(log.set("a", 1))
+    await until(lambda: wire.requests > before)
+    await client.close()
+    with pytest.raises(OutcomeUnknownError) as caught:
+        await task
+    assert (await direct.settle(caught.value.commit_id)).changed
+
+
+async def test_waiting_for_a_chain_ends_with_the_calls_deadline(log: AsyncLog, wire: Wire) -> None:
+    wire.swallow = True
+    started = time.monotonic()
+    tasks = [asyncio.create_task(log.set(f"key-{n}", n)) for n in range(40)]
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert time.monotonic() - started < 3  # three rounds, one after another, would take 4.5 s
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds.count(OutcomeUnknownError) >= 16
+    assert kinds.count(OutcomeUnknownError) + kinds.count(UnavailableError) == 40
+    wire.swallow = False
+    await wire.cut()

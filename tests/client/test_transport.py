@@ -2,8 +2,12 @@
 
 import asyncio
 import gzip
+import shutil
+import ssl
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +27,7 @@ from indelible import (
     VerificationError,
     transport,
 )
+from indelible.config import tls_context
 from indelible.transport import Request, Transport
 from indelible_protocol import messages
 from indelible_protocol.messages import Form
@@ -231,7 +236,7 @@ async def test_redirects_are_not_followed(wire: Transport, stub: Stub, status: i
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (200, ConfigError),
+        (200, VerificationError),
         (404, ConfigError),
         (401, DeniedError),
         (407, DeniedError),
@@ -408,3 +413,60 @@ def test_one_client_in_two_loops_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_api_key_is_not_printed() -> None:
     wire = Transport("http://127.0.0.1:1", "ik_canary", database="default", tls=None)
     assert "ik_canary" not in repr(wire)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that signs itself, with its key in the same file."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    key, cert = path.with_name("key.pem"), path.with_name("cert.pem")
+    subject = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command = [openssl, *new, *subject, "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_text(cert.read_text() + key.read_text())
+    return path
+
+
+async def test_certificates_are_verified(certificate: Path) -> None:
+    """By the system's roots, or by the file that was named; never not at all."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", _packed_listing)
+    server = TestServer(app, scheme="https")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    await server.start_server(ssl=context)
+    url = f"https://127.0.0.1:{server.port}"
+    profile = Profile(**MEMBERS | {"endpoint_url": url})
+    async with AsyncClient(profile, ca_file=certificate) as client:
+        assert [log async for log in client.logs()] == []
+    async with AsyncClient(profile) as client:
+        with pytest.raises(ConfigError, match="no trusted connection"):
+            await anext(aiter(client.logs()))
+    other_name = Profile(**MEMBERS | {"endpoint_url": url.replace("127.0.0.1", "localhost")})
+    async with AsyncClient(other_name, ca_file=certificate) as client:
+        with pytest.raises(ConfigError, match="no trusted connection"):
+            await anext(aiter(client.logs()))
+    await server.close()
+
+
+async def _packed_listing(request: web.Request) -> web.StreamResponse:
+    return packed(LISTING)
+
+
+async def test_a_server_that_goes_away_in_the_handshake_may_come_back() -> None:
+    def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    wire = Transport(f"https://127.0.0.1:{port}", "ik", database="default", tls=tls_context())
+    error = await fault(wire)
+    assert isinstance(error, UnavailableError)
+    assert error.retryable
+    assert not error.may_have_applied
+    await wire.close()
+    server.close()
