@@ -7,6 +7,7 @@ from indelible_protocol.errors import ErrorCode
 from indelible_protocol.semantics import Acknowledged
 
 from indelible_server.store.admission import Admitted, LogIdentity
+from indelible_server.store.connection import write_outcome
 from indelible_server.store.errors import Refusal
 from indelible_server.store.logs import Logs
 from indelible_server.store.wakeups import Wakeups
@@ -14,7 +15,11 @@ from indelible_server.telemetry import Metrics
 
 
 class Committer:
-    """`unready` gives the reasons why no commit may be promised to be durable now."""
+    """`unready` gives the reasons why no commit may be promised to be durable now.
+
+    `seconds` bounds a commit as a whole, the wait for a connection included, so that a drain
+    ends in time though the store answers nothing.
+    """
 
     def __init__(
         self,
@@ -24,12 +29,14 @@ class Committer:
         *,
         unready: Callable[[], tuple[str, ...]],
         max_in_flight: int,
+        seconds: float,
     ) -> None:
         self._logs = logs
         self._wakeups = wakeups
         self._metrics = metrics
         self._unready = unready
         self._max_in_flight = max_in_flight
+        self._seconds = seconds
         self._in_flight: set[asyncio.Task[Acknowledged]] = set()
 
     async def commit(self, identity: LogIdentity, admitted: Admitted) -> Acknowledged:
@@ -62,7 +69,8 @@ class Committer:
 
     async def _run(self, identity: LogIdentity, admitted: Admitted) -> Acknowledged:
         try:
-            outcome = await self._logs.commit(identity, admitted)
+            async with write_outcome(), asyncio.timeout(self._seconds):
+                outcome = await self._logs.commit(identity, admitted)
         except Refusal as refusal:
             unknown = refusal.code.may_have_applied
             self._metrics.commits.labels("unknown" if unknown else "rejected").inc()

@@ -88,6 +88,7 @@ def make_services(
             metrics,
             unready=not_durable,
             max_in_flight=settings.max_commits_in_flight,
+            seconds=settings.store_seconds,
         ),
         authenticator=Authenticator(Tenants(redis, secret), time.monotonic),
         cursors=Cursors(secret),
