@@ -44,14 +44,37 @@ def test_importing_the_whole_protocol_loads_no_network_and_no_store() -> None:
     assert loaded_by(names, "aiohttp", "redis", "structlog", "sqlite3", "asyncio") == []
 
 
+@pytest.mark.parametrize("name", ["time", "random", "os", "secrets", "datetime", "socket"])
+def test_no_protocol_module_imports_clock_randomness_or_system(name: str) -> None:
+    importing = [path.name for path in PROTOCOL.rglob("*.py") if name in imported_by(path)]
+    assert importing == []
+
+
+def imported_by(path: Path) -> set[str]:
+    """Top names of all that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
 def test_the_environment_is_read_in_the_settings_alone() -> None:
-    readers = [
-        path.relative_to(SERVER)
-        for path in SERVER.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
+    assert [path for path in SERVER.rglob("*.py") if reads_environment(path)] == [
+        SERVER / "settings.py"
     ]
-    assert set(readers) == {Path("settings.py")}
+
+
+def reads_environment(path: Path) -> bool:
+    names = ("environ", "environb", "getenv", "getenvb")
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr in names:
+            return True
+        if isinstance(node, ast.ImportFrom) and {alias.name for alias in node.names} & set(names):
+            return True
+    return False
 
 
 def test_the_v1_adapter_stays_thin() -> None:
