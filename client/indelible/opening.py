@@ -171,11 +171,10 @@ class _Opening:
         if (epoch.generation, epoch.epoch) != (1, 1):
             self._refuse("its first epoch is not the first")
         try:
-            sealed_name = self._identity.open_name(self._identity.name_token(name), genesis.name_ct)
+            # Sealed under the name's token, so it opens for no other name.
+            self._identity.open_name(self._identity.name_token(name), genesis.name_ct)
         except UnsealError as error:
             raise _refused("it has another name", self._opened) from error
-        if sealed_name != name:
-            self._refuse("it has another name")
         self._admit(records)
         return meta
 

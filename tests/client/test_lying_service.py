@@ -12,6 +12,7 @@ from indelible import (
     AsyncLog,
     IndelibleError,
     OutcomeUnknownError,
+    Remove,
     UnsealError,
     VerificationError,
 )
@@ -168,6 +169,13 @@ def swapped_values(diff: messages.Diff) -> messages.Diff:
     return diff
 
 
+def swapped_keys(diff: messages.Diff) -> messages.Diff:
+    """The names alone: tokens and values still belong together."""
+    first, second = diff.changes[:2]
+    first.sealed_key, second.sealed_key = second.sealed_key, first.sealed_key
+    return diff
+
+
 def changed(**members: Any) -> Callable[[messages.Diff], messages.Diff]:
     def tamper(diff: messages.Diff) -> messages.Diff:
         for name, value in members.items():
@@ -187,6 +195,7 @@ def with_flipped(member: str, at: int) -> Callable[[messages.Diff], messages.Dif
 
 DIFF_LIES: dict[str, Callable[[messages.Diff], Any]] = {
     "values of two keys swapped": swapped_values,
+    "names of two keys swapped": swapped_keys,
     "a flipped bit in a value": with_flipped("value", 50),
     "a flipped bit in a key": with_flipped("sealed_key", 50),
     "a key under another token": with_flipped("key", 0),
@@ -316,19 +325,20 @@ async def test_a_new_epoch_is_taken_up_by_handles_that_are_open(
     client: AsyncClient, log: AsyncLog, double: Double, service: Service
 ) -> None:
     """The owner starts another epoch; writers seal under it, readers open both."""
+    await log.set("kept", 1)
     double.tamper(messages.Opened, lambda opened: opened)
     reader = await client.log("config")
     opened = double.answered[-1]
     double.honest()
     await post(service, opened, rotated(opened.genesis, ME))
-    assert (await log.set("a", "new")).version == 5
+    assert (await log.set("a", "new")).version == 6
     assert await reader.get("a") == "new"
     fresh = await client.log("config")
     assert await fresh.get("a", at=3) == "va2"
-    assert [entry.value async for entry in fresh] == ["new"]
-    # The same value under the earlier epoch is known to be the same.
-    await log.set("old", 1)
-    assert not (await fresh.set("old", 1)).changed
+    assert {entry.key: entry.value async for entry in fresh} == {"a": "new", "kept": 1}
+    # A value that was sealed under the earlier epoch is known to be the same.
+    assert not (await fresh.set("kept", 1)).changed
+    assert (await fresh.update([Remove("kept", 1)])).changed
 
 
 async def post(service: Service, opened: messages.Opened, commit: messages.Commit) -> None:

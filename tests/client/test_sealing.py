@@ -157,7 +157,7 @@ def test_every_failure_says_the_same() -> None:
         sealed[:-1] + bytes([sealed[-1] ^ 1]),
         bytes([sealed[0] ^ 1]) + sealed[1:],
         LogKeys(OTHER_LOG_ID, [secrets_of()]).seal_value(TOKEN, b"value"),
-        _with_bad_padding(b"\x00\x00\x00\x01a" + bytes(26) + b"x"),
+        _forged(b"\x00\x00\x00\x01a" + bytes(26) + b"x"),
     ):
         with pytest.raises(UnsealError) as caught:
             KEYS.open_value(TOKEN, altered)
@@ -165,21 +165,32 @@ def test_every_failure_says_the_same() -> None:
     assert len(messages) == 1
 
 
-def _with_bad_padding(padded: bytes) -> bytes:
+def _forged(padded: bytes, siv: bytes | None = None) -> bytes:
     """Authentic in every other respect: what a member with the keys could make."""
     secrets = secrets_of()
     scope = LOG_ID + struct.pack(">II", 1, 1)
     context = b"indlentr" + struct.pack(">HB32sII32s", 1, 2, LOG_ID, 1, 1, TOKEN)
-    siv_key = kdf(secrets.epoch_secret, "log/val-siv", scope)
-    siv = blake2b(context + padded, digest_size=32, key=siv_key, person=b"indelible/siv/1").digest()
+    if siv is None:
+        siv_key = kdf(secrets.epoch_secret, "log/val-siv", scope)
+        siv = blake2b(
+            context + padded, digest_size=32, key=siv_key, person=b"indelible/siv/1"
+        ).digest()
     return siv + crypto_aead_xchacha20poly1305_ietf_encrypt(
         padded, context + siv[24:], siv[:24], kdf(secrets.epoch_secret, "log/val-enc", scope)
     )
 
 
+def test_an_siv_of_something_else_is_refused() -> None:
+    """It is what the service compares values by: one value must not pass for another."""
+    padded = b"\x00\x00\x00\x01a".ljust(32, b"\x00")
+    assert KEYS.open_value(TOKEN, _forged(padded)) == b"a"
+    with pytest.raises(UnsealError):
+        KEYS.open_value(TOKEN, _forged(padded, siv=KEYS.value_id(TOKEN, b"b")))
+
+
 def test_padding_that_sealing_does_not_make_is_refused() -> None:
     one = b"\x00\x00\x00\x01a"
-    assert KEYS.open_value(TOKEN, _with_bad_padding(one.ljust(32, b"\x00"))) == b"a"
+    assert KEYS.open_value(TOKEN, _forged(one.ljust(32, b"\x00"))) == b"a"
     for padded in (
         one.ljust(31, b"\x00") + b"x",  # not zero
         one.ljust(36, b"\x00"),  # more than needed
@@ -187,7 +198,7 @@ def test_padding_that_sealing_does_not_make_is_refused() -> None:
         b"\xff\xff\xff\xff".ljust(32, b"\x00"),
     ):
         with pytest.raises(UnsealError):
-            KEYS.open_value(TOKEN, _with_bad_padding(padded))
+            KEYS.open_value(TOKEN, _forged(padded))
 
 
 def test_sealing_is_deterministic_and_shows_equality_only_at_one_place() -> None:
