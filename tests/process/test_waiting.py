@@ -52,7 +52,7 @@ async def waiters_of(service: Service) -> int:
     return int(float(gauge[1]))
 
 
-async def until_waiting(service: Service, count: int, *, within_seconds: float = 20.0) -> None:
+async def until_waiting(service: Service, count: int, *, within_seconds: float = 60.0) -> None:
     async def as_many() -> bool:
         return await waiters_of(service) == count
 
