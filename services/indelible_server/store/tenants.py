@@ -77,17 +77,19 @@ class Tenants:
         return apikey
 
     async def revoke_key(self, name: str, key_id: str) -> None:
-        """
+        """Safe to repeat after a failure: the listing of the key goes last.
+
         Raises:
             TenantError: the tenant has no key with this public id.
         """
         key_id = public_id(key_id) or key_id
         tenant_id = await self.id_of(name)
+        listing = keys.tenant_keys(tenant_id)
         async with store_answer():
-            removed = await self._redis.execute_command("SREM", keys.tenant_keys(tenant_id), key_id)
-            if not removed:
+            if not await self._redis.execute_command("SISMEMBER", listing, key_id):
                 raise TenantError(f"tenant {name!r} has no API key {key_id!r}")
             await self._redis.execute_command("DEL", keys.credential(key_id))
+            await self._redis.execute_command("SREM", listing, key_id)
 
     async def id_of(self, name: str) -> str:
         async with store_answer():
