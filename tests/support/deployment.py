@@ -7,6 +7,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from tests.support.powercut import PowerCut
 from tests.support.service import Service, make_tenant
 
 FROZEN_SECONDS = 0.03
+Window = tuple[int, int]  # first and last possible moment of a fault, in ns
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -74,28 +76,39 @@ class Deployment:
         async with Redis.from_url(self.engine.url) as store:
             await store.config_set(setting, value)
 
-    async def kill_engine(self) -> None:
+    async def kill_engine(self) -> Window:
         """kill -9 and start again on what the process had written."""
-        await self._end_engine()
+        fault = await self._end_engine()
         await self.engine.start()
+        return fault
 
-    async def cut_power(self, rng: random.Random) -> None:
-        """kill -9 and start again on what had reached the disk."""
+    async def cut_power(self, rng: random.Random) -> Window:
+        """kill -9 and start again on what had reached the disk.
+
+        Every other time amid a rewrite of the append-only file: its files change names.
+        """
         assert self._power is not None
-        await self._end_engine()
+        if rng.random() < 0.5:
+            async with Redis.from_url(self.engine.url) as store:
+                await store.bgrewriteaof()
+            await asyncio.sleep(rng.uniform(0, 0.05))
+        fault = await self._end_engine()
         self._power.cut(rng)
         await self.engine.start()
+        return fault
 
-    async def _end_engine(self) -> None:
-        await freeze(self.engine.pid)
+    async def _end_engine(self) -> Window:
+        fault = await frozen(self.engine.pid)
         await self.engine.kill()
+        return fault
 
-    async def kill_a_process(self, rng: random.Random) -> None:
+    async def kill_a_process(self, rng: random.Random) -> Window:
         """kill -9 of an API process, and its next start."""
         service = rng.choice(self.services)
-        await freeze(service.pid)
+        fault = await frozen(service.pid)
         await asyncio.to_thread(service.kill)
         await asyncio.to_thread(service.start)
+        return fault
 
     async def stop(self) -> None:
         for service in self._started:
@@ -104,13 +117,15 @@ class Deployment:
         await self.engine.stop()
 
 
-async def freeze(pid: int) -> None:
+async def frozen(pid: int) -> Window:
     """Stops a process wherever it is, long enough for more requests to reach it.
 
     A kill then finds it at that same place, and with commits that nobody will answer.
     """
     os.kill(pid, signal.SIGSTOP)
+    began_ns = time.monotonic_ns()
     await asyncio.sleep(FROZEN_SECONDS)
+    return began_ns, time.monotonic_ns()
 
 
 StartDeployment = Callable[..., Awaitable[Deployment]]
@@ -121,7 +136,7 @@ async def deploy(tmp_path: Path) -> AsyncIterator[StartDeployment]:
     """`await deploy(processes=2)`: a deployment of the test's own, ended with it.
 
     `power_cut` is the compiled library, for tests that cut the power; `engine_settings` go
-    over strict ones; `arguments` go to each API process.
+    over strict ones, `engine_server` is another binary; `arguments` go to each API process.
     """
     made: list[Deployment] = []
 
@@ -129,6 +144,7 @@ async def deploy(tmp_path: Path) -> AsyncIterator[StartDeployment]:
         *arguments: str,
         processes: int = 2,
         power_cut: Path | None = None,
+        engine_server: Path | None = None,
         engine_settings: Mapping[str, str] = NOTHING,
         env: Mapping[str, str] = NOTHING,
     ) -> Deployment:
@@ -136,7 +152,10 @@ async def deploy(tmp_path: Path) -> AsyncIterator[StartDeployment]:
         folder.mkdir()
         power = PowerCut(power_cut, folder / "data", folder / "power") if power_cut else None
         engine = await start_engine(
-            folder / "data", settings=engine_settings, env=power.env if power else None
+            folder / "data",
+            server=engine_server,
+            settings=engine_settings,
+            env=power.env if power else None,
         )
         deployment = Deployment(folder, engine, power)
         made.append(deployment)
