@@ -7,7 +7,7 @@ are kept.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, NamedTuple
@@ -41,38 +41,55 @@ class Effect(NamedTuple):
     removed: Place | None
 
 
-_HEAD = struct.Struct(">IIB")
+_COUNT = struct.Struct(">I")
 _PLACE = struct.Struct(">QII32s")
 _ADDS = 1
 _REMOVES = 2
 
 
-def encode_effects(effects: Iterable[Effect]) -> bytes:
-    """`u32 index ‖ u32 offset ‖ u8 flags` (1 adds, 2 removes), then for a remove
-    `u64 version ‖ u32 index ‖ u32 offset ‖ entry_hash[32]`; back to back, by index."""
-    pieces = []
+def encode_effects(effects: Iterable[Effect], offsets: Sequence[int]) -> bytes:
+    """`u32 count ‖ count × u8 flags (0 nothing, 1 adds, 2 removes, 3 both) ‖ count × u32 offset`,
+    one of each for every command of the commit, whose `offsets` these are, then for each command
+    that removes `u64 version ‖ u32 index ‖ u32 offset ‖ entry_hash[32]`; empty without effects."""
+    flags = bytearray(len(offsets))
+    places = []
     for effect in effects:
-        flags = _ADDS * effect.adds | _REMOVES * (effect.removed is not None)
-        pieces.append(_HEAD.pack(effect.command_index, effect.offset, flags))
+        flags[effect.command_index] = _ADDS * effect.adds
         if effect.removed is not None:
-            pieces.append(_PLACE.pack(*effect.removed))
-    return b"".join(pieces)
+            flags[effect.command_index] |= _REMOVES
+            places.append(_PLACE.pack(*effect.removed))
+    if not any(flags):
+        return b""
+    count = len(offsets)
+    return b"".join((_COUNT.pack(count), flags, struct.pack(f">{count}I", *offsets), *places))
 
 
 def decode_effects(data: bytes) -> list[Effect]:
-    effects = []
-    at = 0
+    """
+    Raises:
+        ProtocolError: cut off, or too long.
+    """
+    effects: list[Effect] = []
+    if not data:
+        return effects
     try:
-        while at < len(data):
-            index, offset, flags = _HEAD.unpack_from(data, at)
-            at += _HEAD.size
+        (count,) = _COUNT.unpack_from(data)
+        at = _COUNT.size + count
+        flags = data[_COUNT.size : at]
+        offsets = struct.unpack_from(f">{count}I", data, at)
+        at += 4 * count
+        for index, flag in enumerate(flags):
+            if not flag:
+                continue
             removed = None
-            if flags & _REMOVES:
+            if flag & _REMOVES:
                 removed = Place(*_PLACE.unpack_from(data, at))
                 at += _PLACE.size
-            effects.append(Effect(index, offset, bool(flags & _ADDS), removed))
+            effects.append(Effect(index, offsets[index], bool(flag & _ADDS), removed))
     except struct.error:
         raise ProtocolError("effects: cut off") from None
+    if at != len(data):
+        raise ProtocolError(f"effects: {len(data) - at} bytes too many")
     return effects
 
 

@@ -28,7 +28,7 @@ from redis.asyncio import Redis
 
 from tests.support.writers import FILLER, SealedWriter, token_of, value_id_of
 
-ROUNDS = 7
+ROUNDS = 41
 LIMIT_MS = 20.0
 CHAIN = ChainId(b"c" * 16)
 

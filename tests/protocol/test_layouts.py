@@ -331,17 +331,24 @@ def test_control_records_of_other_types_are_refused(number: int) -> None:
 
 
 places = st.builds(diff.Place, u64s, u32s, u32s, hashes)
-effects = st.builds(diff.Effect, u32s, u32s, st.booleans(), st.none() | places)
+commands_done = st.tuples(u32s, st.booleans(), st.none() | places)
 
 
-@given(st.lists(effects, max_size=5))
-def test_effects_decode_to_themselves_and_not_when_cut(given_effects: list[diff.Effect]) -> None:
-    encoded = diff.encode_effects(given_effects)
-    assert diff.decode_effects(encoded) == given_effects
-    whole = {len(diff.encode_effects(given_effects[:n])) for n in range(len(given_effects) + 1)}
-    for length in set(range(len(encoded))) - whole:
+@given(st.lists(commands_done, max_size=5))
+def test_effects_decode_to_themselves_and_not_when_cut(
+    done: list[tuple[int, bool, diff.Place | None]],
+) -> None:
+    effects = [
+        diff.Effect(index, offset, adds, removed)
+        for index, (offset, adds, removed) in enumerate(done)
+        if adds or removed
+    ]
+    encoded = diff.encode_effects(effects, [offset for offset, _, _ in done])
+    assert diff.decode_effects(encoded) == effects
+    assert bool(encoded) == bool(effects)
+    for wrong in [encoded[:length] for length in range(1, len(encoded))] + [encoded + b"x"]:
         with pytest.raises(ProtocolError):
-            diff.decode_effects(encoded[:length])
+            diff.decode_effects(wrong)
 
 
 @given(st.binary(max_size=100))

@@ -29,8 +29,9 @@ from indelible_protocol.diff import (
 )
 from indelible_protocol.ids import ChainId, LogId
 from indelible_protocol.messages import Form
+from indelible_protocol.records import Header
 from indelible_protocol.semantics import Acknowledged, Entry, LogState, Rejected
-from indelible_protocol.signing import SignedCommit
+from indelible_protocol.signing import SignedCommit, read_body
 from indelible_server.store import keys
 from indelible_server.store.admission import Admitted, LogIdentity, admit_opaque, admit_sealed
 from indelible_server.store.connection import Clients, connect
@@ -244,20 +245,22 @@ async def assert_store_holds(bench: Bench, played: Played) -> None:
     assert live == played.state.live
     rows = await redis.execute_command("XRANGE", log_keys.commits, "-", "+")
     assert [row[0] for row in rows] == [b"%d-0" % v for v in range(1, played.state.version + 1)]
-    for (_, fields), effects in zip(rows, played.effects[1:], strict=True):
-        assert decode_effects(fields[b"e"]) == [effect for _, effect in effects]
-        assert encode_effects(effect for _, effect in effects) == fields[b"e"]
+    for (_, fields), located in zip(rows, played.effects[1:], strict=True):
+        effects = [effect for _, effect in located]
+        body = read_body(Header.decode(fields[b"h"]), fields[b"b"])
+        assert decode_effects(fields[b"e"]) == effects
+        assert encode_effects(effects, [piece.start for piece in body]) == fields[b"e"]
     version, entries = await redis.execute_command("HMGET", log_keys.meta, "version", "entries")
     assert (int(version), int(entries)) == (played.state.version, len(live))
 
 
 def _index_entry(packed: bytes) -> Entry:
     return Entry(
-        int.from_bytes(packed[32:40], "big"),
-        int.from_bytes(packed[40:44], "big"),
-        int.from_bytes(packed[44:48], "big"),
-        packed[:32],
+        int.from_bytes(packed[:8], "big"),
+        int.from_bytes(packed[8:12], "big"),
+        int.from_bytes(packed[12:16], "big"),
         packed[48:],
+        packed[16:48],
     )
 
 

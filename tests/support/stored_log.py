@@ -80,7 +80,7 @@ async def disagreements(
             await store.hgetall(tag + "answers0") | await store.hgetall(tag + "answers1"),
         )
     live = Timeline(stored).live()
-    indexed = {key.decode(): int.from_bytes(entry[32:40], "big") for key, entry in index.items()}
+    indexed = {key.decode(): int.from_bytes(entry[:8], "big") for key, entry in index.items()}
     found = []
     if int(meta[b"version"]) != len(stored):
         found.append(f"the head says {meta[b'version']!r}, the stream ends at {len(stored)}")

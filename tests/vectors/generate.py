@@ -417,8 +417,9 @@ def effect_vectors() -> Any:
     effects = [
         diff.Effect(0, 0, True, None),
         diff.Effect(1, 312, True, place),
-        diff.Effect(4_095, 1_048_000, False, diff.Place(2**53 - 1, 4_095, 1_048_000, bytes(32))),
+        diff.Effect(3, 1_048_000, False, diff.Place(2**53 - 1, 4_095, 1_048_000, bytes(32))),
     ]
+    offsets = [0, 312, 700, 1_048_000]
     return {
         "effects": [
             {
@@ -431,7 +432,8 @@ def effect_vectors() -> Any:
             }
             for effect in effects
         ],
-        "encoded": diff.encode_effects(effects).hex(),
+        "offsets": offsets,
+        "encoded": diff.encode_effects(effects, offsets).hex(),
     }
 
 

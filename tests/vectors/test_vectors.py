@@ -269,5 +269,5 @@ def test_effects() -> None:
             diff.Effect(vector["command_index"], vector["offset"], vector["adds"], removed)
         )
     encoded = _octets(vectors["encoded"])
-    assert diff.encode_effects(effects) == encoded
+    assert diff.encode_effects(effects, vectors["offsets"]) == encoded
     assert diff.decode_effects(encoded) == effects

@@ -8,7 +8,7 @@ and groups come in hashed.
 |---|---|---|---|
 | `{<log id>}:meta` | hash | version, epoch, counters, genesis; the tombstone | api |
 | `{<log id>}:commits` | stream | `<version>-0` → header, signature, body, time, effects | api |
-| `{<log id>}:index` | hash | token → value_id ‖ place (version, index, offset, entry_hash) | api |
+| `{<log id>}:index` | hash | token → place (version, index, offset, entry_hash) ‖ value_id | api |
 | `{<log id>}:chains` | hash | writer ‖ chain → msgpack answer (sealed logs) | api |
 | `{<log id>}:chainorder` | sorted set | writer ‖ chain by the version of its answer | api |
 | `{<log id>}:answers0`, `1` | hash | idempotency key → msgpack answer (opaque logs) | api |

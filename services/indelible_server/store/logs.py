@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgpack
 from indelible_protocol import limits
 from indelible_protocol.commands import SETS, LogKind, Op, entry_hash, value_id
 from indelible_protocol.errors import ErrorCode, ProtocolError
@@ -34,7 +35,8 @@ _KIND_WORDS = {LogKind.SEALED: "sealed", LogKind.OPAQUE: "opaque"}
 _KINDS = {word.encode(): kind for kind, word in _KIND_WORDS.items()}
 _IDENTITIES = 20_000
 _BIND_ATTEMPTS = 8
-_PLACE = struct.Struct(">II")
+_POSITION = struct.Struct(">II")
+_NO_PLACE = bytes(40)  # where a set has its position and entry hash
 
 _IDENTITY_FIELDS = (
     "tenant",
@@ -474,24 +476,27 @@ def _judged_by(admitted: Admitted) -> list[functions.Argument]:
 
 
 def _pack_commands(kind: LogKind, submission: Submission) -> list[functions.Argument]:
-    """The ops, then four strings for each command, as `commit.lua` takes them."""
-    arguments: list[functions.Argument] = [
-        bytes(located.command.op for located in submission.commands)
-    ]
+    """Offsets and commands, as `commit.lua` takes them."""
+    slot_of: dict[bytes, int] = {}
+    ops, slots, offsets, values = [], [], [], []
     for index, (command, start, _) in enumerate(submission.commands):
         op = command.op
-        judged, entry = b"", b""
+        ops.append(int(op))
+        slots.append(slot_of.setdefault(command.token, len(slot_of) + 1))
+        offsets.append(start)
+        value = b""
         if op in SETS:
-            judged = value_id(kind, command)
-            entry = entry_hash(command)
+            value = _POSITION.pack(index, start) + entry_hash(command) + value_id(kind, command)
         elif op is Op.REMOVE:
-            judged = command.value
+            value = _NO_PLACE + command.value
         elif op in (Op.EXPECT_ENTRY, Op.EXPECT_VERSION):
-            judged = b"%d" % command.version
-        if command.alts:
-            judged += b"".join(command.alts)
-        arguments += (command.token, judged, _PLACE.pack(index, start), entry)
-    return arguments
+            value = b"%d" % command.version
+        values.append(value + b"".join(command.alts) if command.alts else value)
+    commands = [ops, slots, list(slot_of), values]
+    return [
+        struct.pack(f">{len(offsets)}I", *offsets),
+        msgpack.packb(commands, use_bin_type=False),  # the engine's msgpack knows no bin type
+    ]
 
 
 def _first_fields(

@@ -37,7 +37,6 @@ _MAX_BATCH = 1_000
 _FIRST_BATCH = 8
 _SCAN_VERSIONS = 20_000
 _CACHED_CHANGES = 200_000
-_VALUE_ID_BYTES = 32
 _INDEX_PLACE = struct.Struct(">QII")
 _Place = tuple[int, int, int]  # version, command index, offset
 
@@ -189,7 +188,7 @@ class Reader:
             fields, index = await pipe.execute()
         head = _head(fields)
         places: dict[bytes, _Place] = {
-            token: _INDEX_PLACE.unpack_from(entry, _VALUE_ID_BYTES)
+            token: _INDEX_PLACE.unpack_from(entry)
             for token, entry in zip(tokens, index, strict=True)
             if entry is not None
         }

@@ -1,9 +1,12 @@
 -- Judges one commit against the head index and, if it takes effect, appends it.
 -- KEYS: meta commits index chains chain_order answers0 answers1 control channel
 -- ARGV: nonce kind answer_key seq commit_hash control ctl_seq generation epoch
---       next_generation next_epoch next_ctl_head expect_version seen_size header signature body ops
---       then per command, whose op is a byte of ops: token, value_id ‖ alts (a decimal version for
---       EXPECT_ENTRY and EXPECT_VERSION), u32 index ‖ u32 offset, entry_hash ('' but for sets)
+--       next_generation next_epoch next_ctl_head expect_version seen_size header signature body
+--       offsets (a u32 for each command: where it begins in the body)
+--       commands: msgpack {ops, slots, tokens, values}: each command's op, which token it is on
+--       (from 1), and its value: for Upsert, Insert, Update and Remove the index entry that it
+--       makes but for the version, then the alts of value_id; for EXPECT_ENTRY and EXPECT_VERSION
+--       a decimal version; else ''
 -- REPLIES: committed version time_ms | unchanged version | repeated version changed
 --          | rejected code index version | absent | deleted version
 -- FLAGS:
@@ -12,123 +15,114 @@
 -- refuses an id that is not above the last one, so a stale writer fails with nothing written.
 
 -- Globals cannot be read while the library loads, and are slow to read later: hot functions
--- take string functions as locals. Strings that Python can lay out come in laid out: at 4,096 commands every string made here
--- costs the store half a millisecond.
+-- take string functions as locals. What Python can lay out comes in laid out, in one argument, and
+-- tables are indexed by number: at 4,096 commands a string made for each costs the store about a
+-- millisecond, an argument for each two.
 
 local UPSERT, INSERT, UPDATE, REMOVE, DELETE = 1, 2, 3, 4, 5
 local EXPECT_ABSENT, EXPECT_ENTRY, EXPECT_VERSION = 6, 7, 8
-local FIRST_COMMAND, ARGUMENTS = 19, 4
 local SLICE = 1000
-local ADDS, REMOVES, REPLACES = '\1', '\2', '\3'
+local NOTHING, ADDS, REMOVES, REPLACES = '\0', '\1', '\2', '\3'
+-- An index entry: u64 version ‖ u32 index ‖ u32 offset ‖ entry_hash[32] ‖ value_id[32].
+local PLACE_BYTES, ENTRY_BYTES = 48, 80
+local ID_IN_ENTRY, ID_IN_VALUE, VALUE_BYTES = PLACE_BYTES + 1, PLACE_BYTES - 7, ENTRY_BYTES - 8
 
--- Whether an index entry (value_id[32] ‖ place) begins with one of `ids`, a value id and its
--- alts. `find` compares without making a string.
-local function is_same(entry, ids, find)
-  if #ids == 32 then return find(entry, ids, 1, true) == 1 end
-  for at = 1, #ids, 32 do
-    if find(entry, string.sub(ids, at, at + 31), 1, true) == 1 then return true end
+-- Whether the value id at `at` in `held` is that of `value` or one of its alts.
+local function is_same(held, at, value, byte, sub)
+  if byte(held, at) == byte(value, ID_IN_VALUE)
+    and sub(held, at, at + 31) == sub(value, ID_IN_VALUE, VALUE_BYTES) then
+    return true
+  end
+  for alt = VALUE_BYTES + 1, #value, 32 do
+    if sub(held, at, at + 31) == sub(value, alt, alt + 31) then return true end
   end
   return false
 end
 
--- Head index entries of all tokens, read in slices: token → entry or false.
-local function load_entries(index_key, args)
-  local entries, tokens, waiting = {}, {}, 0
-  local function read()
-    local found = redis.call('HMGET', index_key, unpack(tokens))
-    for i = 1, waiting do entries[tokens[i]] = found[i] end
-    tokens, waiting = {}, 0
+-- Head index entries by slot, or false.
+local function load_entries(index_key, tokens)
+  local entries, count = {}, #tokens
+  for from = 1, count, SLICE do
+    local to = math.min(from + SLICE - 1, count)
+    local found = redis.call('HMGET', index_key, unpack(tokens, from, to))
+    for i = from, to do entries[i] = found[i - from + 1] end
   end
-  for i = FIRST_COMMAND, #args, ARGUMENTS do
-    local token = args[i]
-    if entries[token] == nil then
-      entries[token] = false
-      waiting = waiting + 1
-      tokens[waiting] = token
-      if waiting == SLICE then read() end
-    end
-  end
-  if waiting > 0 then read() end
   return entries
 end
 
--- Runs the commands in order. Returns, by token, the value id that it ends with (false: none),
--- the position in args of the command that last changed it, and which tokens were changed more
--- than once; or nil and the code and index of the first command that fails.
-local function run_commands(args, before, version)
-  local byte, find = string.byte, string.find
-  local ids, last, again = {}, {}, {}
-  local ops, index = args[FIRST_COMMAND - 1], 0
-  for i = FIRST_COMMAND, #args, ARGUMENTS do
-    local token, value = args[i], args[i + 1]
-    index = index + 1
-    local op, changed_at, entry = byte(ops, index), last[token], before[token]
-    local held
-    if changed_at then held = ids[token] else held = entry end
+-- Runs the commands in order. Returns, by slot, the value that it ends with (false: none), the
+-- number of the command that last changed it, and which slots were changed more than once; or
+-- nil and the code and index of the first command that fails.
+local function run_commands(commands, before, version)
+  local byte, sub = string.byte, string.sub
+  local ops, slots, values = commands[1], commands[2], commands[4]
+  local ends, last, again = {}, {}, {}
+  for i = 1, #ops do
+    local op, slot, value = ops[i], slots[i], values[i]
+    local changed_at = last[slot]
+    local held, at = before[slot], ID_IN_ENTRY
+    if changed_at then held, at = ends[slot], ID_IN_VALUE end
     if op == EXPECT_VERSION then
-      if tonumber(value) ~= version then return nil, 'UNEXPECTED_VERSION', index - 1 end
+      if tonumber(value) ~= version then return nil, 'UNEXPECTED_VERSION', i - 1 end
     elseif op == EXPECT_ABSENT then
-      if held then return nil, 'UNEXPECTED_VALUE', index - 1 end
+      if held then return nil, 'UNEXPECTED_VALUE', i - 1 end
     elseif op == EXPECT_ENTRY then
-      if not held or changed_at or struct.unpack('>I8', entry, 33) ~= tonumber(value) then
-        return nil, 'UNEXPECTED_ENTRY', index - 1
+      if not held or changed_at or struct.unpack('>I8', held) ~= tonumber(value) then
+        return nil, 'UNEXPECTED_ENTRY', i - 1
       end
-    elseif op == DELETE then
-      if held then
-        again[token] = changed_at
-        ids[token], last[token] = false, i
+    elseif op == DELETE or op == REMOVE then
+      if held and (op == DELETE or is_same(held, at, value, byte, sub)) then
+        again[slot] = changed_at
+        ends[slot], last[slot] = false, i
       end
-    else
-      local same = held and is_same(held, value, find)
-      if op == REMOVE then
-        if same then
-          again[token] = changed_at
-          ids[token], last[token] = false, i
-        end
-      elseif not same then
-        if op == INSERT and held then return nil, 'UNEXPECTED_VALUE', index - 1 end
-        if op == UPDATE and not held then return nil, 'NONEXISTENT_VALUE', index - 1 end
-        again[token] = changed_at
-        ids[token], last[token] = value, i
-      end
+    elseif not (held and is_same(held, at, value, byte, sub)) then
+      if op == INSERT and held then return nil, 'UNEXPECTED_VALUE', i - 1 end
+      if op == UPDATE and not held then return nil, 'NONEXISTENT_VALUE', i - 1 end
+      again[slot] = changed_at
+      ends[slot], last[slot] = value, i
     end
   end
-  return ids, last, again
+  return ends, last, again
 end
 
--- Keys that end as they were before the commit keep their entry; the rest are its effects.
-local function net_effects(args, before, ids, last, again, version)
-  local sub, find = string.sub, string.find
-  local effects, sets, removes, growth = {}, {}, {}, 0
+-- Keys that end as they were before the commit keep their entry; the rest are its effects. Returns
+-- the effects as PROTOCOL.md lays them out ('' for none), what to set and remove in the index, and
+-- by how much it grows.
+local function net_effects(commands, offsets, before, ends, last, again, version)
+  local byte, sub = string.byte, string.sub
+  local slots, tokens = commands[2], commands[3]
+  local flags, places, sets, removes, growth = {}, {}, {}, {}, 0
   local place_version = struct.pack('>I8', version)
-  local e, s = 0, 0
-  for i = FIRST_COMMAND, #args, ARGUMENTS do
-    local token = args[i]
-    if last[token] == i then
-      local old, new = before[token], ids[token]
-      local kept = again[token] and old and new and is_same(old, new, find)
+  local p, s, changed = 0, 0, false
+  for i = 1, #slots do
+    local slot, flag = slots[i], NOTHING
+    if last[slot] == i then
+      local old, new = before[slot], ends[slot]
+      local kept = again[slot] and old and new and is_same(old, ID_IN_ENTRY, new, byte, sub)
       if (old or new) and not kept then
-        effects[e + 1] = args[i + 2]
+        flag, changed = ADDS, true
         if old then
-          effects[e + 2], effects[e + 3] = new and REPLACES or REMOVES, sub(old, 33, 80)
-          e = e + 3
+          flag = new and REPLACES or REMOVES
+          p = p + 1
+          places[p] = sub(old, 1, PLACE_BYTES)
         else
-          effects[e + 2] = ADDS
-          e = e + 2
           growth = growth + 1
         end
         if new then
-          if #new > 32 then new = sub(new, 1, 32) end
-          sets[s + 1], sets[s + 2] = token, new .. place_version .. args[i + 2] .. args[i + 3]
+          if #new > VALUE_BYTES then new = sub(new, 1, VALUE_BYTES) end
+          sets[s + 1], sets[s + 2] = tokens[slot], place_version .. new
           s = s + 2
         else
-          removes[#removes + 1] = token
+          removes[#removes + 1] = tokens[slot]
           growth = growth - 1
         end
       end
     end
+    flags[i] = flag
   end
-  return table.concat(effects), sets, removes, growth
+  if not changed then return '', sets, removes, growth end
+  local effects = struct.pack('>I4', #slots) .. table.concat(flags) .. offsets .. table.concat(places)
+  return effects, sets, removes, growth
 end
 
 local function in_slices(command, key, items)
@@ -171,10 +165,12 @@ local function commit(k, args)
 
   local effects, sets, removes, growth = '', {}, {}, 0
   if not control then
-    local before = load_entries(keys.index, args)
-    local ids, last, again = run_commands(args, before, version)
-    if not ids then return {nonce, 'rejected', last, again, version} end
-    effects, sets, removes, growth = net_effects(args, before, ids, last, again, version + 1)
+    local commands = cmsgpack.unpack(args[19])
+    local before = load_entries(keys.index, commands[3])
+    local ends, last, again = run_commands(commands, before, version)
+    if not ends then return {nonce, 'rejected', last, again, version} end
+    effects, sets, removes, growth =
+      net_effects(commands, args[18], before, ends, last, again, version + 1)
     if effects == '' then
       remember(sealed, keys, answer_key, seq, commit_hash, version, 0, log.max_lag)
       return {nonce, 'unchanged', version}
@@ -194,7 +190,7 @@ local function commit(k, args)
   redis.call('HINCRBY', keys.meta, 'stored_bytes', #args[15] + #args[16] + #args[17] + #effects)
   if control then
     redis.call('HSET', keys.meta, 'generation', args[10], 'epoch', args[11],
-      'ctl_seq', string.format('%.0f', log.ctl_seq + (#args - FIRST_COMMAND + 1) / ARGUMENTS),
+      'ctl_seq', string.format('%.0f', log.ctl_seq + #cmsgpack.unpack(args[19])[1]),
       'ctl_head', args[12])
     redis.call('RPUSH', keys.control, digits)
   end
