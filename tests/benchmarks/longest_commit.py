@@ -21,6 +21,7 @@ from indelible_protocol.ids import ChainId
 from indelible_server.embedded import EmbeddedEngine
 from indelible_server.store import functions
 from indelible_server.store.admission import admit_sealed
+from indelible_server.store.committing import Commits
 from indelible_server.store.connection import connect
 from indelible_server.store.logs import Logs
 from indelible_server.store.names import Scope
@@ -56,7 +57,7 @@ async def main() -> int:
         try:
             await redis.execute_command("CONFIG", "SET", "slowlog-log-slower-than", "0")
             await functions.load(redis)
-            logs = Logs(redis)
+            logs, commits = Logs(redis), Commits(redis)
             writer = SealedWriter(os.urandom(32), max_lag=limits.MAX_LAG)
             scope = Scope(tenant="bench")
             opened = await logs.create_sealed(scope, writer.token, writer.genesis, "")
@@ -67,7 +68,7 @@ async def main() -> int:
                 nonlocal seq
                 seq += 1
                 commit = writer.commit(commands(seq, op), chain=CHAIN, seq=seq, seen_size=1)
-                await logs.commit(identity, admit_sealed(identity, commit, b""))
+                await commits.commit(identity, admit_sealed(identity, commit, b""))
 
             async def bare() -> None:
                 async with redis.pipeline(transaction=True) as pipe:

@@ -34,6 +34,7 @@ from indelible_protocol.semantics import Acknowledged, Entry, LogState, Rejected
 from indelible_protocol.signing import SignedCommit, read_body
 from indelible_server.store import keys
 from indelible_server.store.admission import Admitted, LogIdentity, admit_opaque, admit_sealed
+from indelible_server.store.committing import Commits
 from indelible_server.store.connection import Clients, connect
 from indelible_server.store.errors import Refusal
 from indelible_server.store.logs import Logs
@@ -103,6 +104,7 @@ class Bench:
     """One service, one tenant, and a way past its front door to the store."""
 
     logs: Logs
+    commits: Commits
     clients: Clients
     scope: Scope
     http: aiohttp.ClientSession
@@ -115,7 +117,8 @@ async def bench_of(service: Service, store_url: str) -> AsyncIterator[Bench]:
     headers = {"Authorization": f"Bearer {service.apikey}", "Accept": Form.MSGPACK.value}
     try:
         async with aiohttp.ClientSession(service.url, headers=headers) as http:
-            yield Bench(Logs(clients.commands), clients, Scope(tenant=service.customer_id), http)
+            redis, scope = clients.commands, Scope(tenant=service.customer_id)
+            yield Bench(Logs(redis), Commits(redis), clients, scope, http)
     finally:
         await clients.close()
 
@@ -230,7 +233,7 @@ class Player:
     ) -> tuple[Acknowledged | Rejected, int | None]:
         """The store's verdict, and the current version that a rejection tells."""
         try:
-            return await self.bench.logs.commit(identity, admitted), None
+            return await self.bench.commits.commit(identity, admitted), None
         except Refusal as refusal:
             rejected = Rejected(code=refusal.code, index=refusal.details.get("index"))
             return rejected, refusal.details["current_version"]

@@ -7,9 +7,9 @@ from indelible_protocol.errors import ErrorCode
 from indelible_protocol.semantics import Acknowledged
 
 from indelible_server.store.admission import Admitted, LogIdentity
+from indelible_server.store.committing import Commits
 from indelible_server.store.connection import write_outcome
 from indelible_server.store.errors import Refusal
-from indelible_server.store.logs import Logs
 from indelible_server.store.wakeups import Wakeups
 from indelible_server.telemetry import Metrics
 
@@ -23,7 +23,7 @@ class Committer:
 
     def __init__(
         self,
-        logs: Logs,
+        commits: Commits,
         wakeups: Wakeups,
         metrics: Metrics,
         *,
@@ -31,7 +31,7 @@ class Committer:
         max_in_flight: int,
         seconds: float,
     ) -> None:
-        self._logs = logs
+        self._commits = commits
         self._wakeups = wakeups
         self._metrics = metrics
         self._unready = unready
@@ -58,7 +58,9 @@ class Committer:
         task = asyncio.ensure_future(self._run(identity, admitted))
         self._in_flight.add(task)
         task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        outcome = await asyncio.shield(task)
+        self._commits.reach("before_answer")
+        return outcome
 
     async def finish(self, seconds: float) -> int:
         """Waits for what is in flight; how many were not finished in time."""
@@ -70,7 +72,7 @@ class Committer:
     async def _run(self, identity: LogIdentity, admitted: Admitted) -> Acknowledged:
         try:
             async with write_outcome(), asyncio.timeout(self._seconds):
-                outcome = await self._logs.commit(identity, admitted)
+                outcome = await self._commits.commit(identity, admitted)
         except Refusal as refusal:
             unknown = refusal.code.may_have_applied
             self._metrics.commits.labels("unknown" if unknown else "rejected").inc()

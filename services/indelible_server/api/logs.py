@@ -99,7 +99,6 @@ async def commit(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     admitted = await _admitted(request, identity, services.logs.control_head)
     outcome = await services.committer.commit(identity, admitted)
-    services.logs.reach("before_answer")
     return answer(
         request,
         messages.Committed(

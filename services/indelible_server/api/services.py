@@ -13,6 +13,7 @@ from indelible_server.api.cursors import Cursors
 from indelible_server.api.waiting import Waiting
 from indelible_server.settings import Settings
 from indelible_server.store.caching import WeighedCache
+from indelible_server.store.committing import Commits
 from indelible_server.store.connection import Clients
 from indelible_server.store.durability import DurabilityMonitor
 from indelible_server.store.logs import Logs
@@ -62,7 +63,7 @@ def make_services(
     """`secret` keys API key hashes and cursors."""
     redis = clients.commands
     metrics = Metrics()
-    logs = Logs(redis, reach=reach)
+    logs = Logs(redis)
     reader = Reader(redis)
     wakeups = Wakeups(clients.subscriber, reader.heads, recheck_seconds=settings.recheck_seconds)
     metrics.waiters.set_function(lambda: wakeups.waiter_count)
@@ -83,7 +84,7 @@ def make_services(
         wakeups=wakeups,
         waiting=Waiting(wakeups, settings),
         committer=Committer(
-            logs,
+            Commits(redis, reach=reach),
             wakeups,
             metrics,
             unready=not_durable,
