@@ -153,8 +153,8 @@ def decode_body(body: bytes, count: int) -> list[Located]:
     return commands
 
 
-def check_size(count: int, body_bytes: int, *, max_commands: int, max_bytes: int) -> None:
-    """Refuses a commit over its log's limits with TOO_LARGE, naming the limit."""
+def check_count(count: int, *, max_commands: int) -> None:
+    """Refuses an empty commit, and one of too many commands with TOO_LARGE."""
     if not count:
         raise ProtocolError("a commit holds at least one command")
     if count > max_commands:
@@ -162,6 +162,11 @@ def check_size(count: int, body_bytes: int, *, max_commands: int, max_bytes: int
             f"{count} commands in one commit, at most {max_commands} are allowed (max_commands)",
             ErrorCode.TOO_LARGE,
         )
+
+
+def check_size(count: int, body_bytes: int, *, max_commands: int, max_bytes: int) -> None:
+    """Refuses a commit over its log's limits with TOO_LARGE, naming the limit."""
+    check_count(count, max_commands=max_commands)
     if body_bytes > max_bytes:
         raise ProtocolError(
             f"commit of {body_bytes} bytes, at most {max_bytes} are allowed (max_commit_bytes)",

@@ -8,14 +8,22 @@ as they are.
 
 import json
 from enum import Enum
-from typing import Any, Literal, NoReturn, TypeVar
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgpack
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from indelible_protocol import limits
+from indelible_protocol.commands import check_count
 from indelible_protocol.errors import ErrorCode, ProtocolError
+
+_MAX_REASON_CHARS = 300  # a decoder's words may quote a key of any length
+
+
+VersionNumber = Annotated[int, Meta(ge=0, le=limits.MAX_VERSION)]
+LogIdBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
 class Form(Enum):
@@ -71,7 +79,7 @@ class PlainCommand(Message):
     ]
     key: bytes | UnsetType = UNSET
     value: bytes | UnsetType = UNSET
-    version: int | UnsetType = UNSET
+    version: VersionNumber | UnsetType = UNSET
 
 
 class PlainCommit(Message):
@@ -79,6 +87,9 @@ class PlainCommit(Message):
 
     commands: list[PlainCommand]
     source: str = ""
+
+    def __post_init__(self) -> None:
+        check_count(len(self.commands), max_commands=limits.MAX_COMMANDS)
 
 
 class Committed(Message):
@@ -182,8 +193,8 @@ class Entry(Message):
 class BatchGet(Message):
     """POST entries:batchGet; `at` is a version, absent for the current one."""
 
-    keys: list[bytes]
-    at: int | UnsetType = UNSET
+    keys: Annotated[list[bytes], Meta(min_length=1, max_length=limits.MAX_BATCH_KEYS)]
+    at: VersionNumber | UnsetType = UNSET
 
 
 class Entries(Message):
@@ -231,15 +242,15 @@ class Versions(Message):
 
 
 class Watched(Message):
-    log_id: bytes
-    version: int
+    log_id: LogIdBytes
+    version: VersionNumber
 
 
 class Wait(Message):
     """POST /v2/wait: answered when one of the logs is beyond its version, or after `wait` s."""
 
-    logs: list[Watched]
-    wait: float = 30.0
+    logs: Annotated[list[Watched], Meta(min_length=1, max_length=limits.MAX_WAIT_LOGS)]
+    wait: Annotated[float, Meta(ge=0, le=limits.MAX_WAIT_SECONDS)] = 30.0
 
 
 class Moved(Message):
@@ -277,57 +288,60 @@ def encode(message: Message, form: Form) -> bytes:
 def decode(data: bytes, kind: type[M], form: Form) -> M:
     """A message of `kind`.
 
+    The shape is judged first: that ends at the first byte that does not fit, so what is
+    malformed costs next to nothing. Only what fits is read again, for keys that stand twice.
+
     Raises:
         ProtocolError: not of the form, beyond a bound, or another shape; says where.
     """
-    value = _decode_json(data) if form is Form.JSON else _decode_msgpack(data)
     try:
-        return msgspec.convert(value, kind, builtin_types=(bytes,) if form is Form.MSGPACK else ())
+        message: M = _decoder(kind, form).decode(data)
+        _check_strictly[form](data)
     except msgspec.ValidationError as error:
-        raise ProtocolError(str(error)) from None
-
-
-def _decode_msgpack(data: bytes) -> object:
-    try:
-        value = msgpack.unpackb(
-            data,
-            raw=False,
-            strict_map_key=True,
-            max_array_len=limits.MAX_WAIT_LOGS,
-            max_map_len=64,
-            max_str_len=limits.MAX_NAME_BYTES * 2,
-            max_bin_len=limits.MAX_COMMIT_BYTES + limits.MAX_COMMANDS * 16,
-            max_ext_len=0,
-            object_pairs_hook=_unique,
-        )
+        if isinstance(error.__cause__, ProtocolError):
+            raise error.__cause__ from None
+        raise ProtocolError(_reason(error)) from None
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise ProtocolError(f"not msgpack within bounds: {_reason(error)}") from None
-    _check_nesting(value)
-    return value
+        word = form.name.lower() if form is Form.MSGPACK else form.name
+        raise ProtocolError(f"not {word} within bounds: {_reason(error)}") from None
+    if isinstance(message, Problem):  # every other shape bounds its nesting
+        _check_nesting(message.details)
+    return message
 
 
-def _decode_json(data: bytes) -> object:
-    try:
-        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"not JSON within bounds: {_reason(error)}") from None
-    _check_nesting(value)
-    return value
+@cache
+def _decoder(kind: type[M], form: Form) -> Any:
+    return msgspec.json.Decoder(kind) if form is Form.JSON else msgspec.msgpack.Decoder(kind)
+
+
+def _check_msgpack(data: bytes) -> None:
+    msgpack.unpackb(
+        data,
+        raw=False,
+        strict_map_key=True,
+        max_array_len=limits.MAX_WAIT_LOGS,
+        max_map_len=64,
+        max_str_len=limits.MAX_NAME_BYTES * 2,
+        max_bin_len=limits.MAX_COMMIT_BYTES + limits.MAX_COMMANDS * 16,
+        max_ext_len=0,
+        object_pairs_hook=_unique,
+    )
+
+
+def _check_json(data: bytes) -> None:
+    json.loads(data, object_pairs_hook=_unique)
+
+
+_check_strictly = {Form.MSGPACK: _check_msgpack, Form.JSON: _check_json}
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return (str(error) or type(error).__name__)[:_MAX_REASON_CHARS]
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
+def _unique(pairs: list[tuple[str, object]]) -> None:
+    if len(dict(pairs)) != len(pairs):
         raise ProtocolError("a key stands twice in one object")
-    return members
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ProtocolError(f"{name} is not a JSON number")
 
 
 def _check_nesting(value: object) -> None:

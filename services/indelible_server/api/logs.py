@@ -173,10 +173,6 @@ def _command(index: int, plain: PlainCommand) -> Command:
         raise ProtocolError(f"command {index} ({plain.type}): takes {expected} and nothing else")
     key = b"" if plain.key is UNSET else plain.key
     if plain.version is not UNSET:
-        if not 0 <= plain.version <= limits.MAX_VERSION:
-            raise ProtocolError(
-                f"command {index} ({plain.type}): version is {plain.version}, 0 to 2^53-1 expected"
-            )
         return Command.on_version(op, key, plain.version)
     if plain.value is UNSET:
         return Command(op, key)
