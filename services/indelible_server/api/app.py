@@ -17,6 +17,7 @@ from aiohttp import web
 from indelible_protocol import limits, paths
 
 from indelible_server.api import diffs, logs, operations
+from indelible_server.api.connections import Runner
 from indelible_server.api.messages import ERRORS_PATH
 from indelible_server.api.middlewares import canonical_line
 from indelible_server.api.services import SERVICES, Services, make_services
@@ -118,7 +119,7 @@ async def _listen(services: Services, listening: Callable[[str], None]) -> list[
 async def _site(
     app: web.Application, address: str, settings: Settings, tls: ssl.SSLContext | None
 ) -> web.AppRunner:
-    runner = web.AppRunner(
+    runner = Runner(
         app,
         access_log=None,
         handler_cancellation=True,

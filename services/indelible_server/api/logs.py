@@ -15,6 +15,7 @@ from indelible_server.api.messages import (
     Query,
     answer,
     body_form,
+    header,
     read_bytes,
     read_message,
 )
@@ -122,7 +123,7 @@ async def _admitted(
     form = body_form(request)
     data = await read_bytes(request)
     if identity.kind is LogKind.OPAQUE:
-        key = request.headers.get("Idempotency-Key")
+        key = header(request, "Idempotency-Key")
         if key is not None:
             _check_idempotency_key(key)
         plain = messages.decode(data, messages.PlainCommit, form)

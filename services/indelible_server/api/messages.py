@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
-from indelible_protocol import messages
+from indelible_protocol import limits, messages
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.ids import parse_version
 from indelible_protocol.messages import Form, Message
@@ -19,7 +20,7 @@ REQUEST_ID = "indelible-request-id"
 M = TypeVar("M", bound=Message)
 
 
-def answer_form(request: web.Request) -> Form:
+def answer_form(request: web.BaseRequest) -> Form:
     """What `Accept` names, else the form of the request's body, else JSON."""
     accept = request.headers.get("Accept", "")
     for form in Form:
@@ -28,36 +29,56 @@ def answer_form(request: web.Request) -> Form:
     return Form.MSGPACK if request.content_type == Form.MSGPACK.value else Form.JSON
 
 
+def header(request: web.Request, name: str) -> str | None:
+    """A header that has one meaning: read twice, by us and by a proxy, it must not have two.
+
+    Raises:
+        ProtocolError: it stands twice.
+    """
+    values = request.headers.getall(name, ())
+    if len(values) > 1:
+        raise ProtocolError(f"the header {name} stands twice")
+    return values[0] if values else None
+
+
 def body_form(request: web.Request) -> Form:
     """
     Raises:
         Refusal: UNSUPPORTED_MEDIA.
     """
+    header(request, "Content-Type")
     try:
-        return Form(request.content_type)
+        form = Form(request.content_type)
     except ValueError:
         raise Refusal(
             ErrorCode.UNSUPPORTED_MEDIA,
-            f"Content-Type {request.content_type!r}; application/msgpack or application/json "
-            "expected",
+            f"Content-Type {request.content_type[:80]!r}; application/msgpack or "
+            "application/json expected",
         ) from None
+    if (request.charset or "utf-8").lower() != "utf-8":
+        raise Refusal(ErrorCode.UNSUPPORTED_MEDIA, "charset=utf-8 or none expected")
+    return form
 
 
 async def read_bytes(request: web.Request) -> bytes:
     """The body, whole, within the deadline.
 
     Raises:
-        Refusal: UNSUPPORTED_MEDIA for a compressed one, REQUEST_TIMEOUT.
+        Refusal: UNSUPPORTED_MEDIA for a compressed one, TOO_LARGE, REQUEST_TIMEOUT.
+        ProtocolError: its framing is broken.
     """
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise Refusal(
-            ErrorCode.UNSUPPORTED_MEDIA, "Content-Encoding: bodies are taken as they are only"
-        )
+    for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        encoding = header(request, name)
+        if encoding is not None and encoding.strip().lower() != plain:
+            raise Refusal(ErrorCode.UNSUPPORTED_MEDIA, f"{name}: bodies are taken as they are only")
+    if (request.content_length or 0) > limits.MAX_BODY_BYTES:
+        raise Refusal(ErrorCode.TOO_LARGE, f"the body is larger than {limits.MAX_BODY_BYTES} bytes")
     seconds = request.app[SERVICES].settings.body_seconds
     try:
         async with asyncio.timeout(seconds):
             return await request.read()
+    except web.RequestPayloadError:
+        raise ProtocolError("the body's framing is broken") from None
     except TimeoutError:
         raise Refusal(
             ErrorCode.REQUEST_TIMEOUT, f"the body did not arrive within {seconds:g} s"
@@ -83,7 +104,7 @@ def answer(
 
 
 def problem(
-    request: web.Request,
+    request: web.BaseRequest,
     code: ErrorCode,
     message: str,
     details: dict[str, Any],
@@ -113,6 +134,12 @@ class Query:
 
     def __init__(self, request: web.Request, allowed: Collection[str]) -> None:
         self._values: dict[str, str] = {}
+        raw = request.rel_url.raw_query_string
+        if "%" in raw:
+            try:
+                unquote_to_bytes(raw).decode()
+            except UnicodeDecodeError:
+                raise ProtocolError("the query is not UTF-8") from None
         for name, value in request.query.items():
             if name not in allowed:
                 known = ", ".join(sorted(allowed)) or "none"

@@ -8,6 +8,7 @@ from indelible_protocol.commands import LogKind
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.ids import from_base64url, parse_log_id
 
+from indelible_server.api.messages import header
 from indelible_server.api.middlewares import TENANT
 from indelible_server.api.services import SERVICES
 from indelible_server.store.admission import LogIdentity
@@ -22,8 +23,9 @@ async def authenticated(request: web.Request) -> str:
 
     Raises:
         Refusal: BAD_API_KEY.
+        ProtocolError: two keys.
     """
-    scheme, _, apikey = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, apikey = (header(request, "Authorization") or "").partition(" ")
     if scheme.lower() != "bearer":
         raise Refusal(ErrorCode.BAD_API_KEY, "Authorization: Bearer <apikey> expected")
     credential = await request.app[SERVICES].authenticator.authenticate(apikey.strip())
@@ -33,8 +35,10 @@ async def authenticated(request: web.Request) -> str:
 
 async def scope_of(request: web.Request) -> Scope:
     tenant = await authenticated(request)
-    database = request.headers.get("Indelible-Database", "default")
-    if not _DATABASE.fullmatch(database):
+    database = header(request, "Indelible-Database")
+    if database is None:
+        database = "default"
+    elif not _DATABASE.fullmatch(database):
         raise ProtocolError("Indelible-Database: 1 to 64 of A-Z a-z 0-9 _ - expected")
     return Scope(tenant=tenant, database=database)
 
