@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from indelible.errors import RequestError
@@ -31,11 +32,39 @@ class _Portal:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def submit(self, coroutine: Coroutine[Any, Any, R]) -> "Future[R]":
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+    def start(self, future: "Future[R]", function: Callable[[], Coroutine[Any, Any, R]]) -> None:
+        """Lets `future` have what `function` returns; cancelling the one cancels the other.
+
+        The coroutine is made in the loop, so that no interruption of the caller can come
+        between its making and its running.
+        """
+        self._loop.call_soon_threadsafe(self._run_task, future, function)
+
+    def _run_task(
+        self, future: "Future[R]", function: Callable[[], Coroutine[Any, Any, R]]
+    ) -> None:
+        task = self._loop.create_task(function())
+
+        def cancel(_: object) -> None:
+            self._loop.call_soon_threadsafe(task.cancel)
+
+        task.add_done_callback(partial(_settle, future))
+        future.add_done_callback(cancel)  # at once, if it was cancelled before this began
 
     def is_here(self) -> bool:
         return threading.current_thread() is self._thread
+
+
+def _settle(future: "Future[R]", task: "asyncio.Task[R]") -> None:
+    if task.cancelled():
+        future.cancel()
+    if not future.set_running_or_notify_cancel():
+        if not task.cancelled():
+            task.exception()  # nobody is there to take it; asyncio would complain otherwise
+    elif (error := task.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
 
 
 _portal: _Portal | None = None
@@ -67,8 +96,9 @@ def call(function: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs:
         RequestError: this thread runs an event loop, which would stand still.
     """
     _refuse_in_loop()
-    future = _open_portal().submit(function(*args, **kwargs))
+    future: Future[R] = Future()
     try:
+        _open_portal().start(future, partial(function, *args, **kwargs))
         return future.result()
     finally:
         future.cancel()  # of no effect unless something interrupted the wait
@@ -79,7 +109,8 @@ def finish(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
     portal = _portal
     if portal is None:
         return  # nothing was ever begun, or it was by the parent of this process
-    future = portal.submit(function())
+    future: Future[None] = Future()
+    portal.start(future, function)
     if not portal.is_here():
         wait([future], CLOSE_SECONDS)
 

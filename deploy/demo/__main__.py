@@ -8,7 +8,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -34,7 +33,7 @@ Contents = dict[str, object]
 def set_up(show: Stage) -> None:
     server = str(BIN / "indelible-server")
     data = ("--data", str(show.data))
-    show.serve(server, "all", *data, "--listen", f"127.0.0.1:{free_port()}")
+    start_server(show, server, "all", *data)
     engine = show.events("engine.started")[0]
     show.say(
         "store",
@@ -50,15 +49,14 @@ def set_up(show: Stage) -> None:
     show.say("key", f"new master key in {show.profile} (mode 600): the server never sees it")
 
 
-def free_port() -> int:
-    """The usual one, or 0 (any) if it is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", PORT))
-        except OSError:
-            return 0
-    return PORT
+def start_server(show: Stage, *arguments: str) -> None:
+    """On the usual port, or on any other if that one is taken."""
+    try:
+        show.serve(*arguments, "--listen", f"127.0.0.1:{PORT}")
+    except DemoError:
+        if "cannot listen" not in show.server_log.read_text():
+            raise
+        show.serve(*arguments, "--listen", "127.0.0.1:0")
 
 
 def create_and_update(show: Stage, client: indelible.Client) -> indelible.Log:
