@@ -1,25 +1,22 @@
 """What a v1 request says: bytes in, frozen requests out.
 
-Owns the original protocol's spelling: JSON documents back to back, lenient where its
-published tour is. Knows nothing of HTTP, tenants or logs; everything malformed is a
-ProtocolError.
+Owns the original protocol's spelling. Knows nothing of HTTP, tenants or logs; everything
+malformed is a ProtocolError.
 """
 
-import io
-import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import msgspec
-import pyjson5
 from indelible_protocol import limits
 from indelible_protocol.commands import Command, Op
 from indelible_protocol.diff import Order
 from indelible_protocol.errors import ErrorCode, ProtocolError
 
-MAX_HEADER_CHARS = 64 << 10  # what is parsed for a caller who is not known yet
+from indelible_server.api.documents import MAX_DEEP_CHARS, documents
+
+MAX_HEADER_CHARS = MAX_DEEP_CHARS  # what is parsed for a caller who is not known yet
 
 _R = TypeVar("_R")
 
@@ -187,7 +184,7 @@ def decode_commands(rest: str) -> list[Command]:
         ProtocolError: a malformed one, named by its index, or too many.
     """
     commands: list[Command] = []
-    for document, _ in _documents(rest):
+    for document, _ in documents(rest):
         if len(commands) == limits.MAX_COMMANDS:
             raise ProtocolError(
                 f"more than {limits.MAX_COMMANDS} commands (max_commands)", ErrorCode.TOO_LARGE
@@ -205,7 +202,7 @@ def _first(body: bytes, shape: type[_R]) -> tuple[_R, str]:
         text = body.decode().strip()
     except UnicodeDecodeError as error:
         raise ProtocolError(f"the body is not UTF-8 at byte {error.start}") from None
-    head = next(_documents(text[:MAX_HEADER_CHARS]), None)
+    head = next(documents(text[:MAX_HEADER_CHARS]), None)
     if head is None:
         raise ProtocolError("the body is empty")
     document, end = head
@@ -230,39 +227,3 @@ def _without_nulls(document: Any, levels: int = limits.MAX_NESTING) -> Any:
 def _decode(kind: Any, given: object) -> Any:
     """Types read themselves; to the ValueError of one, msgspec adds the path."""
     return kind.read(given)
-
-
-_STRICT = json.JSONDecoder()  # NaN is a float to it, which no member takes
-_NOT_SPACE = re.compile(r"\S")
-_NO_JSON_NUMBER = re.compile(  # outside of strings and comments
-    r""""[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*'|//[^\n\r\u2028\u2029]*|/\*.*?\*/"""
-    r"|(?P<found>\+|(?<![\w$])0[xX])",
-    re.DOTALL,
-)
-
-
-def _documents(text: str) -> Iterator[tuple[object, int]]:
-    """Each document with where it ends; lenient from the first on that is not strictly JSON."""
-    end = 0
-    while found := _NOT_SPACE.search(text, end):
-        try:
-            document, end = _STRICT.raw_decode(text, found.start())
-        except (ValueError, RecursionError):
-            break
-        yield document, end
-    yield from _lenient_documents(text, end)
-
-
-def _lenient_documents(text: str, end: int) -> Iterator[tuple[object, int]]:
-    """Errors neither chain nor quote the parser's, which hold what was read: an API key."""
-    stream = io.StringIO(text)
-    while found := _NOT_SPACE.search(text, end):
-        start = stream.seek(found.start())
-        try:
-            document = pyjson5.decode_io(stream, limits.MAX_NESTING, True)
-        except pyjson5.Json5DecoderException as error:
-            raise ProtocolError(f"no JSON from character {start}: {error.args[0]}") from None
-        end = stream.tell()
-        if any(match["found"] for match in _NO_JSON_NUMBER.finditer(text, start, end)):
-            raise ProtocolError(f"no JSON from character {start}: a hexadecimal or signed number")
-        yield document, end
