@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from aiohttp import web
-from indelible_protocol import limits, messages
+from indelible_protocol import limits, messages, paths
 from indelible_protocol.commands import Command, LogKind, Op
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.messages import PlainCommand
@@ -197,7 +197,10 @@ def _opened(request: web.Request, opened: OpenedLog) -> web.Response:
             control=[_commit(commit) for commit in opened.control],
         ),
         status=201 if opened.created else 200,
-        headers=_place(opened.description),
+        headers={
+            **_place(opened.description),
+            "Location": paths.of_log(paths.LOG, opened.description.identity.log_id),
+        },
     )
 
 
