@@ -4,9 +4,11 @@ Owns structlog's set-up, the redaction of secrets, and the metrics of the API pr
 events are `noun.past_verb` with fields; nothing here knows what they mean.
 """
 
+import json
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -33,6 +35,7 @@ _SECRET_FIELDS = frozenset(
 )
 _SECRET_TEXT = re.compile(r"ik_([0-9a-f]{16})_[A-Za-z0-9_-]+")
 _MASK = "***"
+_MAX_CHARS = 10_000
 _FOREIGN_LOGGERS = ("aiohttp", "asyncio")
 
 
@@ -45,12 +48,25 @@ def redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mapping
 
 def _masked(value: Any) -> Any:
     if isinstance(value, str):
-        return _SECRET_TEXT.sub(rf"ik_\1_{_MASK}", value)
+        return _SECRET_TEXT.sub(rf"ik_\1_{_MASK}", value[:_MAX_CHARS])
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
     if isinstance(value, (list, tuple)):
         return [_masked(item) for item in value]
+    if isinstance(value, Mapping):
+        return {_masked(name): _masked(item) for name, item in value.items()}
     return value
+
+
+def _where(exc_info: structlog.typing.ExcInfo) -> str:
+    """The traceback with every exception's type and none of its words: they may quote a request."""
+    parts = []
+    error: BaseException | None = exc_info[1]
+    while error is not None:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        parts.append(f"{frames}{type(error).__module__}.{type(error).__qualname__}")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\nafter\n".join(parts)
 
 
 def configure_logging(level: str, form: str) -> None:
@@ -62,11 +78,15 @@ def configure_logging(level: str, form: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if form == "console":
-        ending: list[structlog.typing.Processor] = [redact, structlog.dev.ConsoleRenderer()]
+        ending: list[structlog.typing.Processor] = [
+            structlog.processors.ExceptionRenderer(_where),
+            redact,
+            structlog.dev.ConsoleRenderer(),
+        ]
         factory: Any = structlog.PrintLoggerFactory(file=sys.stderr)
     else:
         ending = [
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(_where),
             redact,
             structlog.processors.JSONRenderer(serializer=_to_json),
         ]
@@ -86,7 +106,10 @@ def configure_logging(level: str, form: str) -> None:
 
 
 def _to_json(event: Any, **_options: Any) -> bytes:
-    return msgspec.json.encode(event, enc_hook=str)
+    try:
+        return msgspec.json.encode(event, enc_hook=str)
+    except UnicodeEncodeError:  # half a surrogate pair, which has no UTF-8
+        return json.dumps(event, default=str).encode()
 
 
 class _ForeignHandler(logging.Handler):

@@ -5,6 +5,7 @@ import time
 
 import structlog
 from aiohttp import web
+from aiohttp.hdrs import METH_ALL
 from aiohttp.typedefs import Handler
 from indelible_protocol.errors import ErrorCode, ProtocolError
 
@@ -60,14 +61,15 @@ async def _answered(request: web.Request, handler: Handler, request_id: str) -> 
 def _observe(request: web.Request, request_id: str, status: int, seconds: float) -> None:
     services = request.app[SERVICES]
     route = _route(request)
-    services.metrics.requests.labels(route, request.method, status).inc()
+    method = request.method if request.method in METH_ALL else "other"  # any word can be sent
+    services.metrics.requests.labels(route, method, status).inc()
     waited = request.get(WAITED, False)
     if not waited:
         services.metrics.request_seconds.labels(route).observe(seconds)
     log.info(
         "request.answered",
         request_id=request_id,
-        method=request.method,
+        method=method,
         route=route,
         status=status,
         code=request.get(CODE),
