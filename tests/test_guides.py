@@ -1,0 +1,40 @@
+"""Every block of the README and of the guide works, typed in order by somebody new."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.documents import blocks_of, commands_in, reader
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+GUIDE = ROOT / "client/GUIDE.md"
+
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_every_block_of_the_readme_works(tmp_path: Path) -> None:
+    blocks = blocks_of(README)
+    assert {"python", "console"} <= {block.kind for block in blocks}
+    with reader(tmp_path, free_port()) as newcomer:
+        for block in blocks:
+            await newcomer.type(block)
+
+
+async def test_every_block_of_the_guide_works(tmp_path: Path) -> None:
+    set_up = next(block for block in blocks_of(README) if block.kind == "console")
+    blocks = blocks_of(GUIDE)
+    shown = [text for b in blocks if b.kind == "console" for _, text in commands_in(b.text)]
+    assert sum(bool(text) for text in shown) > 5  # the guide shows what its commands print
+    with reader(tmp_path, free_port()) as newcomer:
+        for block in [set_up, *blocks]:
+            await newcomer.type(block)
