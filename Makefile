@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test torture check format lint types imports clean
+.PHONY: help setup demo serve test torture check format lint types imports site clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -51,5 +51,8 @@ types: $(STAMP)
 imports: $(STAMP)
 	@$(BIN)/lint-imports
 
+site: $(STAMP) ## the documents as a web site, in .site
+	@$(BIN)/python -m deploy.site
+
 clean: ## remove everything that the other targets made
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .demo .site .mypy_cache .ruff_cache .pytest_cache .hypothesis

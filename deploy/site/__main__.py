@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 PAGES = {  # where it stands: its page, its title in the navigation
     "README.md": ("index.md", "Start"),
     "client/GUIDE.md": ("guide.md", "Guide"),
-    "client/COMMANDS.md": ("commands.md", "Command line"),
     "client/PROTOCOL.md": ("protocol.md", "Protocol"),
     "services/DESIGN.md": ("design.md", "Design"),
     "deploy/RUNBOOK.md": ("runbook.md", "Runbook"),
@@ -26,7 +25,9 @@ PAGES = {  # where it stands: its page, its title in the navigation
     "CHANGELOG.md": ("changelog.md", "Changes"),
 }
 _LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<target>[^)#\s]+)(?P<part>#[^)\s]*)?\)")
-_LOADING = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*(?:src|href)=["']?(?:https?:)?//[^>]*>""")
+_LOADING = re.compile(
+    r"""<(?:script|link|img|iframe)\b[^>]*(?:src|href)=["']?(?:https?:)?//[^>]*>"""
+)
 
 
 class SiteError(Exception):
