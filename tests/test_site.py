@@ -12,8 +12,8 @@ def test_the_site_builds_with_a_page_for_every_document(tmp_path: Path) -> None:
     built = {path.parent.name for path in (tmp_path / "site").rglob("index.html")}
     assert built >= {Path(name).stem for name, _ in site.PAGES.values()} - {"index"}
     start = (tmp_path / "site/index.html").read_text()
-    assert 'href="guide/"' in start
-    assert 'href="protocol/"' in start
+    assert 'href="./guide/"' in start
+    assert 'href="./protocol/"' in start
 
 
 def test_every_document_of_the_tree_is_a_page() -> None:
