@@ -1,6 +1,7 @@
 """Every bound that both sides know. Sizes are in bytes unless the name says otherwise."""
 
 MAX_VERSION = 2**53 - 1  # JSON numbers and Lua doubles are exact up to here
+MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999, as far as calendars go
 NO_VERSION = 2**64 - 1  # "no expected version" in a commit header
 
 MAX_COMMANDS = 4_096

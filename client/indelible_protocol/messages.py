@@ -23,6 +23,7 @@ _MAX_REASON_CHARS = 300  # a decoder's words may quote a key of any length
 
 
 VersionNumber = Annotated[int, Meta(ge=0, le=limits.MAX_VERSION)]
+Milliseconds = Annotated[int, Meta(ge=0, le=limits.MAX_TIME_MS)]
 LogIdBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
@@ -119,8 +120,8 @@ class Description(Message):
     incarnation: int
     version: int
     first_version: int
-    created_ms: int
-    updated_ms: int
+    created_ms: Milliseconds
+    updated_ms: Milliseconds
     entries: int
     stored_bytes: int
     max_commands: int
@@ -148,7 +149,7 @@ class StoredCommit(Message):
     """A version as stored: the commit as received, and when."""
 
     version: int
-    time_ms: int
+    time_ms: Milliseconds
     header: bytes
     signature: bytes
     body: bytes
@@ -209,7 +210,7 @@ class KeyChange(Message):
 
     op: Literal["set", "remove"]
     version: int
-    time_ms: int
+    time_ms: Milliseconds
     sealed_key: bytes
     value: bytes
 
@@ -225,7 +226,7 @@ class VersionInfo(Message):
     """`source` is the commit's memo: sealed, or plain in an opaque log."""
 
     version: int
-    time_ms: int
+    time_ms: Milliseconds
     writer: bytes
     source: bytes
     commands: int
