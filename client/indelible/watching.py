@@ -6,6 +6,7 @@ version it has handed out; everything else can be lost and asked for again.
 
 import asyncio
 import json
+import logging
 import random
 import time
 from collections.abc import AsyncGenerator
@@ -25,6 +26,8 @@ from indelible.retry import RECONNECT, Attempts
 
 POLL_SECONDS = 30.0
 GOING_AWAY_SECONDS = 3.0
+
+_log = logging.getLogger("indelible.follow")
 
 _Nothing = Literal["nothing", "closing"]
 
@@ -122,6 +125,8 @@ class _Poll:
             try:
                 found = await self._ask(version, wait_seconds)
             except UnavailableError as error:
+                if not attempts.failures:
+                    _log.info("connection lost after v%d: %s", version, error)
                 await attempts.pause(error)
                 continue
             except RequestError as error:
@@ -129,6 +134,8 @@ class _Poll:
                     raise
                 await attempts.pause(UnavailableError(str(error)))
                 continue
+            if attempts.failures:
+                _log.info("reconnected at v%d", version)
             if isinstance(found, Diff):
                 return found
             attempts.succeeded()

@@ -1,34 +1,19 @@
-"""Commands, their arguments, and how they end.
+"""The commands of `indelible`, and how they end. A command's module is loaded when it runs.
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-3 not found, 4 there is something else already, 5 not allowed, 6 no answer, 130 interrupted.
+3 not found, 4 conflict, 5 not allowed, 6 no answer, 130 interrupted, 141 nobody reads stdout.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from indelible.errors import (
-    ConflictError,
-    DeniedError,
-    IndelibleError,
-    NotFoundError,
-    OutcomeUnknownError,
-    ProfileExistsError,
-    UnavailableError,
-)
-
-_EXIT_CODES: tuple[tuple[type[IndelibleError], int], ...] = (
-    (NotFoundError, 3),
-    (ConflictError, 4),
-    (ProfileExistsError, 4),
-    (DeniedError, 5),
-    (UnavailableError, 6),
-    (OutcomeUnknownError, 6),
-)
+from indelible.cli import failures
+from indelible.errors import IndelibleError
 
 
 def _version() -> str:
@@ -37,21 +22,130 @@ def _version() -> str:
     return f"indelible {version('indelible')}"
 
 
+def _examples(*lines: str) -> str:
+    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
 app = App(
     name="indelible",
     help="End-to-end encrypted, versioned logs that wake their readers with diffs.",
     version=_version,
     help_format="plaintext",  # markdown would load its own renderer
     version_flags=["--version"],
-    help_epilogue=(
-        "Examples:\n\n"
-        "  indelible init --credentials credentials.json\n\n"
-        "  cat credentials.json | indelible init --credentials - --profile ./profile.json"
-    ),
+    help_epilogue=_examples(
+        "indelible init --credentials credentials.json",
+        "indelible create config && indelible set config theme '\"dark\"'",
+    )
+    + "\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 conflict, 5 not allowed, "
+    "6 no answer, 130 interrupted.",
 )
 
+# name, where it is, what it does, two examples
+_COMMANDS: tuple[tuple[str, str, str, str, str], ...] = (
+    (
+        "ls",
+        "reading:ls",
+        "List logs.",
+        "indelible ls",
+        "indelible ls --group site -o ndjson",
+    ),
+    (
+        "create",
+        "writing:create",
+        "Make a log.",
+        "indelible create config",
+        "indelible create counters --value-mode msgpack --group site",
+    ),
+    (
+        "set",
+        "writing:set_values",
+        "Set keys, all of them in one commit.",
+        "indelible set config theme '\"dark\"' retries 3",
+        "indelible set config logo @logo.json --expect-version 7 --source deploy",
+    ),
+    (
+        "get",
+        "reading:get",
+        "Print the value of a key.",
+        "indelible get config theme",
+        "indelible get config theme --at 12 -o json",
+    ),
+    (
+        "rm",
+        "writing:rm",
+        "Remove keys, all of them in one commit.",
+        "indelible rm config theme",
+        "indelible rm config theme retries --source cleanup",
+    ),
+    (
+        "cat",
+        "reading:cat",
+        "Print every entry.",
+        "indelible cat config",
+        "indelible cat config --at 12 -o ndjson | jq .key",
+    ),
+    (
+        "diff",
+        "reading:diff",
+        "Print what leads from one version to another.",
+        "indelible diff config 12..15",
+        "indelible diff config 12.. --stat",
+    ),
+    (
+        "follow",
+        "following:follow",
+        "Print changes as they come.",
+        "indelible follow config",
+        "indelible follow config orders --since 10m -o ndjson | jq .",
+    ),
+    (
+        "versions",
+        "reading:versions",
+        "List the commits that took effect.",
+        "indelible versions config",
+        "indelible versions config -n 5 -o json",
+    ),
+    (
+        "history",
+        "reading:history",
+        "List what a key has held.",
+        "indelible history config theme",
+        "indelible history config theme -n 1",
+    ),
+    (
+        "drop",
+        "writing:drop",
+        "Delete a log with all its versions.",
+        "indelible drop config",
+        "indelible drop config --yes",
+    ),
+    (
+        "stats",
+        "inspecting:stats",
+        "Print how large a log is and how quickly it grows.",
+        "indelible stats config",
+        "indelible stats config --plot --minutes 240",
+    ),
+    (
+        "doctor",
+        "inspecting:doctor",
+        "Look at everything between here and the service.",
+        "indelible doctor",
+        "indelible doctor --profile ./profile.json -o json",
+    ),
+)
+for _name, _target, _help, *_lines in _COMMANDS:
+    app.command(
+        f"indelible.cli.{_target}", name=_name, help=_help, help_epilogue=_examples(*_lines)
+    )
 
-@app.command
+
+@app.command(
+    help_epilogue=_examples(
+        "indelible init --credentials credentials.json",
+        "cat credentials.json | indelible init --credentials - --profile ./profile.json",
+    )
+)
 def init(
     *,
     credentials: Annotated[
@@ -79,16 +173,41 @@ def init(
     sys.stderr.write(f"profile written to {make_profile(credentials, profile, force=force)}\n")
 
 
+@app.command(
+    help_epilogue=_examples(
+        "indelible completion bash > ~/.local/share/bash-completion/completions/indelible",
+        "indelible completion zsh > ~/.zfunc/_indelible",
+    )
+)
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+    """Print a script that completes commands and options; it never asks the service.
+
+    Parameters
+    ----------
+    shell
+        For which shell.
+    """
+    sys.stdout.write(app.generate_completion(shell=shell))
+
+
 def run(arguments: Sequence[str]) -> int:
     """The exit code."""
+    debug = "--debug" in arguments
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except CycloptsError as error:
-        sys.stderr.write(f"error: {error}\nindelible --help tells what there is\n")
-        return 2
+        sys.stderr.write(f"error: {error}\n  next: add --help to see what there is\n")
+        return failures.USAGE
     except IndelibleError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+        if debug:
+            raise
+        sys.stderr.write(failures.words(error) + "\n")
+        return failures.exit_code(error)
+    except BrokenPipeError:
+        # Python would complain once more when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return failures.CLOSED
     except KeyboardInterrupt:
-        return 130
-    return 0
+        return failures.INTERRUPTED
+    return failures.DONE

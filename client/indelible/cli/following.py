@@ -1,0 +1,174 @@
+"""`indelible follow`: prints what changes in one or more logs, as it comes.
+
+Goes on through restarts of the service and lost connections, and says so on stderr. ^C is
+how it ends, and is no failure.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from indelible.answers import Diff
+from indelible.cli.options import DEFAULT, Common, flag
+from indelible.cli.output import PREFIX_STYLES, Output
+from indelible.cli.reading import change_line, change_members
+from indelible.cli.values import age_seconds, log_name, one_version
+from indelible.client import AsyncClient
+from indelible.errors import RequestError
+from indelible.log import AsyncLog
+from indelible.modes import Mode
+
+
+def follow(
+    *logs: str,
+    since: Annotated[
+        str | None, Parameter(help="Begin after this version (v120), or so long ago (10m, 2h).")
+    ] = None,
+    count: Annotated[
+        int | None, Parameter(name=["--count", "-n"], help="Begin with the last so many versions.")
+    ] = None,
+    once: Annotated[bool, flag("End after the first diff.")] = False,
+    timestamps: Annotated[bool, flag("Say when each diff came.")] = False,
+    common: Common = DEFAULT,
+) -> None:
+    """Print every change of the logs as it comes, until ^C.
+
+    Begins with the current version unless told otherwise. In the forms json and ndjson each
+    diff is one line.
+
+    Parameters
+    ----------
+    logs
+        LOG [LOG ...]; of several, each line begins with the log's name.
+    """
+    if not logs:
+        raise RequestError("which LOG?")
+    if since is not None and count is not None:
+        raise RequestError("--since and --count both say where to begin: give one of them")
+    output = Output(common)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(
+            _follow(
+                logs, common, output, partial(_start, since=since, count=count), once, timestamps
+            )
+        )
+
+
+async def _follow(
+    names: Sequence[str],
+    common: Common,
+    output: Output,
+    start: Callable[[AsyncLog], Awaitable[int | None]],
+    once: bool,
+    timestamps: bool,
+) -> None:
+    connection_notes = _ConnectionNotes(output)
+    client = AsyncClient(
+        common.profile,
+        database=common.database,
+        timeout_seconds=common.timeout_seconds,
+        ca_file=common.ca_file,
+        allow_plain_http=common.allow_plain_http,
+    )
+    with connection_notes:
+        async with client:
+            logs = [
+                await client.log(log_name(name), key_mode=None, value_mode=None) for name in names
+            ]
+            printers = [
+                _Printer(output, log, name if len(names) > 1 else "", style, timestamps)
+                for log, name, style in zip(logs, names, _styles(len(names)), strict=True)
+            ]
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for log, printer in zip(logs, printers, strict=True):
+                        tasks.create_task(_print_diffs(log, await start(log), printer, once))
+            except* Exception as group:
+                raise group.exceptions[0] from None
+
+
+def _styles(count: int) -> list[str]:
+    return [PREFIX_STYLES[index % len(PREFIX_STYLES)] for index in range(count)]
+
+
+async def _print_diffs(log: AsyncLog, after: int | None, printer: "_Printer", once: bool) -> None:
+    async with aclosing(log.follow(after)) as diffs:
+        async for diff in diffs:
+            printer.print(diff)
+            if once:
+                return
+
+
+async def _start(log: AsyncLog, *, since: str | None, count: int | None) -> int | None:
+    """The version to begin after; None for the current one."""
+    if count is not None:
+        return max(0, await log.version - count)
+    if since is None:
+        return None
+    age = age_seconds(since)
+    if age is None:
+        return one_version(since)
+    limit = datetime.now(UTC) - timedelta(seconds=age)
+    async for version in log.versions():
+        if version.time < limit:
+            return version.version
+    return 0
+
+
+class _Printer:
+    """Prints the diffs of one log; `prefix` is empty where there is but one."""
+
+    def __init__(
+        self, output: Output, log: AsyncLog, prefix: str, style: str, timestamps: bool
+    ) -> None:
+        self._output = output
+        self._log = log
+        self._modes = (Mode.named(log.key_mode), Mode.named(log.value_mode))
+        self._prefix = output.styled(prefix, style) + "  " if prefix else ""
+        self._timestamps = timestamps
+
+    def print(self, diff: Diff) -> None:
+        if self._output.is_text:
+            self._print_text(diff)
+        else:
+            members = {
+                "log": self._log.name,
+                "from": diff.from_version,
+                "to": diff.to_version,
+                "changes": [change_members(change, self._modes) for change in diff.changes],
+            }
+            self._output.item("", members)
+        self._output.flush()
+
+    def _print_text(self, diff: Diff) -> None:
+        head = f"v{diff.from_version}..v{diff.to_version}"
+        if self._timestamps:
+            head += f"  {datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}"
+        self._output.line(self._prefix + self._output.styled(head, "head"))
+        for change in diff.changes:
+            self._output.line(self._prefix + change_line(self._output, change, self._modes))
+
+
+class _ConnectionNotes(logging.Handler):
+    """Says on stderr when a connection is lost and when it is back."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(logging.INFO)
+        self._output = output
+        self._logger = logging.getLogger("indelible.follow")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.note(f"-- {record.getMessage()} --")
+
+    def __enter__(self) -> None:
+        self._logger.addHandler(self)
+        self._logger.setLevel(logging.INFO)
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)

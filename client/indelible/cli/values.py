@@ -1,0 +1,128 @@
+"""Names, keys, values, versions and ranges, as they are typed.
+
+A VALUE (or KEY) may be `-`, which is read from stdin, or `@FILE`; `@@` begins one that starts
+with a single @. Arguments can be seen by others on the machine, files and stdin cannot.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from indelible.errors import RequestError
+from indelible.modes import Mode
+from indelible.names import Name
+from indelible.spelling import from_json
+
+_RANGE = re.compile(r"(?:v?(\d+))?(\.\.)?(?:v?(\d+))?")
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class Typed:
+    """What one command line says; stdin can be read once."""
+
+    def __init__(self) -> None:
+        self._stdin_for = ""
+
+    def value(self, text: str, mode: Mode, what: str) -> Any:
+        """`what` is said in errors: the argument's name.
+
+        Raises:
+            RequestError: not readable, or not of this mode.
+        """
+        if text == "-":
+            return _of_bytes(self._stdin(what), mode, what)
+        if text.startswith("@@"):
+            text = text[1:]
+        elif text.startswith("@"):
+            return _of_bytes(_file(text[1:], what), mode, what)
+        return _of_text(text, mode, what)
+
+    def _stdin(self, what: str) -> bytes:
+        if self._stdin_for:
+            raise RequestError(f"{what} is -, but stdin was read for {self._stdin_for} already")
+        self._stdin_for = what
+        return sys.stdin.buffer.read()
+
+
+def _file(name: str, what: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise RequestError(
+            f"{what} is to be read from {name}, which cannot be read: {error.strerror}; "
+            "a value that begins with @ is written @@…"
+        ) from error
+
+
+def _of_bytes(data: bytes, mode: Mode, what: str) -> Any:
+    if mode is Mode.BINARY:
+        return data
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{what} is not UTF-8 (byte {error.start})") from None
+    return _of_text(text.removesuffix("\n"), mode, what)
+
+
+def _of_text(text: str, mode: Mode, what: str) -> Any:
+    if mode is Mode.STRING:
+        return text
+    if mode is Mode.BINARY:
+        return from_json(text, mode)
+    try:
+        spelled = json.loads(text)
+    except ValueError as error:
+        quoted = json.dumps(text, ensure_ascii=False)
+        raise RequestError(
+            f"{what} is not JSON ({error}); this log's mode is {mode.word}: "
+            f"a string is written '{quoted}', quotes and all"
+        ) from None
+    return from_json(spelled, mode)
+
+
+def log_name(text: str) -> Name:
+    """A name; `["a", "b"]` is one of parts."""
+    if text.startswith("["):
+        try:
+            parts = json.loads(text)
+        except ValueError:
+            return text
+        if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+            return parts
+    return text
+
+
+def name_text(name: Name | None) -> str:
+    """How `log_name` reads it; `?` for one that another master key sealed."""
+    if name is None:
+        return "?"
+    return name if isinstance(name, str) else json.dumps(list(name), ensure_ascii=False)
+
+
+def version_range(text: str) -> tuple[int | None, int | None]:
+    """A..B, A.., ..B or A; None where nothing stands.
+
+    Raises:
+        RequestError: none of these.
+    """
+    match = _RANGE.fullmatch(text)
+    if match is None or not text:
+        raise RequestError(f"{text!r} is no range of versions: A..B expected, as 12..15 or 12..")
+    first, last = (None if group is None else int(group) for group in match.group(1, 3))
+    return first, last
+
+
+def age_seconds(text: str) -> float | None:
+    """Of `10m`, `90s`, `2h`, `1d`; None for anything else."""
+    match = _AGE.fullmatch(text)
+    return float(match[1]) * _SECONDS[match[2]] if match else None
+
+
+def one_version(text: str) -> int:
+    digits = text.removeprefix("v")
+    if not digits.isdecimal():
+        raise RequestError(f"{text!r} is neither a version (as v120) nor an age (as 10m)")
+    return int(digits)
