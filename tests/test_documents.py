@@ -6,6 +6,8 @@ from inspect import isfunction
 from pathlib import Path
 
 import msgspec
+from indelible.cli import failures
+from indelible.cli.app import app
 from indelible_protocol.commands import LogKind
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
@@ -32,6 +34,21 @@ def first_words(document: Path, mark: str) -> list[str]:
     words = [re.sub(r"`", "", row[0]) for row in table(document, mark)]
     assert len(words) == len(set(words)), "an entry stands twice"
     return words
+
+
+def test_every_command_and_exit_code_is_in_the_commands() -> None:
+    commands = ROOT / "client/COMMANDS.md"
+    listed = first_words(commands, "commands")
+    assert set(listed) == {name for name in app.resolved_commands() if name[0] != "-"}
+    codes = {int(word) for word in first_words(commands, "exit codes")}
+    ends = {code for _, code in failures.EXIT_CODES}
+    assert codes == ends | {
+        failures.DONE,
+        failures.FAILED,
+        failures.USAGE,
+        failures.INTERRUPTED,
+        failures.CLOSED,
+    }
 
 
 def test_every_setting_is_in_the_runbook() -> None:

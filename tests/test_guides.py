@@ -1,4 +1,4 @@
-"""Every block of the README and of the guide works, typed in order by somebody new."""
+"""Every block of the README, the guide and the commands works, typed by somebody new."""
 
 import shutil
 import socket
@@ -11,6 +11,7 @@ from tests.support.documents import blocks_of, commands_in, reader
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 GUIDE = ROOT / "client/GUIDE.md"
+COMMANDS = ROOT / "client/COMMANDS.md"
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
@@ -30,11 +31,12 @@ async def test_every_block_of_the_readme_works(tmp_path: Path) -> None:
             await newcomer.type(block)
 
 
-async def test_every_block_of_the_guide_works(tmp_path: Path) -> None:
+@pytest.mark.parametrize("document", [GUIDE, COMMANDS], ids=lambda path: path.stem)
+async def test_every_block_of_the_document_works(tmp_path: Path, document: Path) -> None:
     set_up = next(block for block in blocks_of(README) if block.kind == "console")
-    blocks = blocks_of(GUIDE)
+    blocks = blocks_of(document)
     shown = [text for b in blocks if b.kind == "console" for _, text in commands_in(b.text)]
-    assert sum(bool(text) for text in shown) > 5  # the guide shows what its commands print
+    assert sum(bool(text) for text in shown) > 5  # it shows what its commands print
     with reader(tmp_path, free_port()) as newcomer:
         for block in [set_up, *blocks]:
             await newcomer.type(block)

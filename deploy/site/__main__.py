@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = {  # where it stands: its page, its title in the navigation
     "README.md": ("index.md", "Start"),
     "client/GUIDE.md": ("guide.md", "Guide"),
+    "client/COMMANDS.md": ("commands.md", "Command line"),
     "client/PROTOCOL.md": ("protocol.md", "Protocol"),
     "services/DESIGN.md": ("design.md", "Design"),
     "deploy/RUNBOOK.md": ("runbook.md", "Runbook"),

@@ -190,14 +190,28 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     sys.stdout.write(app.generate_completion(shell=shell))
 
 
+def _with_stdin(arguments: Sequence[str]) -> list[str]:
+    """`-` as an argument is @-: the parser takes what begins with a hyphen for an option."""
+    before = ["", *arguments]
+    return [
+        "@-" if argument == "-" and last != "--credentials" else argument
+        for last, argument in zip(before, arguments, strict=False)
+    ]
+
+
 def run(arguments: Sequence[str]) -> int:
     """The exit code."""
     debug = "--debug" in arguments
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        app(
+            _with_stdin(arguments),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
         sys.stdout.flush()
     except CycloptsError as error:
-        sys.stderr.write(f"error: {error}\n  next: add --help to see what there is\n")
+        sys.stderr.write(f"error: {error}\n  next: indelible --help shows what there is\n")
         return failures.USAGE
     except IndelibleError as error:
         if debug:

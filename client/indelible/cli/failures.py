@@ -50,7 +50,7 @@ _NEXT_BY_KIND: tuple[tuple[type[IndelibleError], str], ...] = (
     (VerificationError, "the service is not to be trusted with this log: tell its operator"),
     (RequestError, "add --help to the command to see what it takes"),
 )
-_EXIT_CODES: tuple[tuple[type[IndelibleError], int], ...] = (
+EXIT_CODES: tuple[tuple[type[IndelibleError], int], ...] = (
     (NotFoundError, 3),
     (ConflictError, 4),
     (ProfileExistsError, 4),
@@ -62,7 +62,7 @@ _EXIT_CODES: tuple[tuple[type[IndelibleError], int], ...] = (
 
 
 def exit_code(error: IndelibleError) -> int:
-    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), FAILED)
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
 
 
 def words(error: IndelibleError) -> str:

@@ -75,10 +75,14 @@ class Output:
         """One thing, in the form asked for."""
         self.line(text if self.is_text else dumps(members))
 
-    def items(self, items: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-        """Many things as they come; in the form json, one array of them."""
+    def items(self, items: Iterable[tuple[str, Mapping[str, Any]]], *, title: str = "") -> None:
+        """Many things as they come; in the form json, one array of them. `title` stands above
+        the first in the form text."""
         if self.form != "json":
             for text, members in items:
+                if title and self.is_text:
+                    self.line(title)
+                title = ""
                 self.item(text, members)
             return
         before = "["

@@ -32,9 +32,8 @@ def ls(
     """List logs, oldest first. A name that another master key sealed is shown as ?."""
     output = Output(common)
     with client_of(common) as client:
-        if output.is_text:
-            output.line(output.styled(_ROW.format("VERSION", "ENTRIES", "BYTES", "NAME"), "dim"))
-        output.items(map(_listed, client.logs(group=group)))
+        title = output.styled(_ROW.format("VERSION", "ENTRIES", "BYTES", "NAME"), "dim")
+        output.items(map(_listed, client.logs(group=group)), title=title)
 
 
 _ROW = "{:>8} {:>8} {:>11}  {}"

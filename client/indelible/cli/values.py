@@ -1,7 +1,7 @@
 """Names, keys, values, versions and ranges, as they are typed.
 
-A VALUE (or KEY) may be `-`, which is read from stdin, or `@FILE`; `@@` begins one that starts
-with a single @. Arguments can be seen by others on the machine, files and stdin cannot.
+A VALUE (or KEY) may be `-` or `@-`, which is read from stdin, or `@FILE`; `@@` begins one that
+starts with a single @. Arguments can be seen by others on the machine, files and stdin cannot.
 """
 
 import json
@@ -32,7 +32,7 @@ class Typed:
         Raises:
             RequestError: not readable, or not of this mode.
         """
-        if text == "-":
+        if text == "@-":
             return _of_bytes(self._stdin(what), mode, what)
         if text.startswith("@@"):
             text = text[1:]
