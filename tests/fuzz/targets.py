@@ -189,7 +189,7 @@ def diff_merge(data: bytes) -> None:
     """Stored effects, and their fold: of any effects it ends, of true ones it is the diff."""
     variant, rest = data[:1], data[1:]
     if variant and variant[0] % 2:
-        _fold_history(rest[:200])
+        _fold_history(rest[:100])
         return
     fold = Fold()
     with suppress(ProtocolError):
