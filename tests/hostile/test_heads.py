@@ -4,13 +4,14 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from indelible_protocol import limits
 from indelible_protocol.ids import to_base64url
 
 from tests.hostile.wire import Exchange, exchange, request
-from tests.support.service import Service
+from tests.support.service import Service, StartService
 
 BODY = b'{"logs":[{"log_id":"' + b"A" * 43 + b'=","version":0}],"wait":0}'
 SECOND = b"GET /livez HTTP/1.1\r\nHost: service\r\n\r\n"  # what smuggling would slip in
@@ -143,6 +144,24 @@ async def test_heads_that_are_no_http_get_one_refusal_that_tells_nothing(service
     assert events.count("request.unreadable") > 30
     assert "request.failed" not in events
     assert "library.complained" not in events
+
+
+async def test_the_operations_listener_refuses_in_the_same_words(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    service = start_service(
+        "all", "--data", str(tmp_path / "data"), "--operations-listen", "127.0.0.1:0"
+    )
+    [url] = [e["url"] for e in service.events() if e["event"] == "operations.listening"]
+    for path, header, status in (
+        ("/livez", "X: y", 200),
+        ("/v2/logs", "X: y", 404),
+        ("/livez", f"X: {ECHO}\0", 400),
+        ("/livez", f"Expect: {ECHO}", 400),
+    ):
+        [answer] = (await exchange(url, request("GET", path, header, "Connection: close"))).answers
+        assert answer.status == status
+        assert ECHO.encode() not in answer.body
 
 
 async def test_a_head_that_arrives_in_pieces_is_judged_as_one(service: Service) -> None:

@@ -36,7 +36,7 @@ class _Server(web.Server):
             try:
                 answer: web.StreamResponse = await handler(request)
                 return answer
-            except web.HTTPException:  # raised before our middleware could see it
+            except web.HTTPExpectationFailed:  # raised before our middleware could see it
                 return _refused(request, "Expect: 100-continue is all that may be expected")
 
         super().__init__(answered, **options)
