@@ -22,7 +22,7 @@ from indelible_protocol.errors import ErrorCode, ProtocolError
 _MAX_REASON_CHARS = 300  # a decoder's words may quote a key of any length
 
 
-VersionNumber = Annotated[int, Meta(ge=0, le=limits.MAX_VERSION)]
+Whole = Annotated[int, Meta(ge=0, le=limits.MAX_VERSION)]
 Milliseconds = Annotated[int, Meta(ge=0, le=limits.MAX_TIME_MS)]
 LogIdBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
@@ -80,7 +80,7 @@ class PlainCommand(Message):
     ]
     key: bytes | UnsetType = UNSET
     value: bytes | UnsetType = UNSET
-    version: VersionNumber | UnsetType = UNSET
+    version: Whole | UnsetType = UNSET
 
 
 class PlainCommit(Message):
@@ -100,7 +100,7 @@ class Committed(Message):
     is the deployment's profile under which the acknowledgement was given.
     """
 
-    version: int
+    version: Whole
     changed: bool
     repeated: bool
     durability: Literal["strict", "relaxed"]
@@ -117,18 +117,18 @@ class Description(Message):
     kind: Literal["sealed", "opaque"]
     name: bytes
     group: str
-    incarnation: int
-    version: int
-    first_version: int
+    incarnation: Whole
+    version: Whole
+    first_version: Whole
     created_ms: Milliseconds
     updated_ms: Milliseconds
-    entries: int
-    stored_bytes: int
-    max_commands: int
-    max_commit_bytes: int
-    generation: int
-    epoch: int
-    ctl_seq: int
+    entries: Whole
+    stored_bytes: Whole
+    max_commands: Whole
+    max_commit_bytes: Whole
+    generation: Whole
+    epoch: Whole
+    ctl_seq: Whole
     name_ct: bytes
 
 
@@ -148,7 +148,7 @@ class Listing(Message):
 class StoredCommit(Message):
     """A version as stored: the commit as received, and when."""
 
-    version: int
+    version: Whole
     time_ms: Milliseconds
     header: bytes
     signature: bytes
@@ -159,7 +159,7 @@ class Commits(Message):
     """Commits of the versions in (from, to]; ask again from `to` while it is below yours."""
 
     commits: list[StoredCommit]
-    to: int
+    to: Whole
 
 
 class DiffChange(Message):
@@ -172,14 +172,14 @@ class DiffChange(Message):
     key: bytes
     sealed_key: bytes
     value: bytes
-    version: int
+    version: Whole
 
 
 class Diff(Message, rename={"from_version": "from", "to_version": "to"}):
     """Net changes from one version to another; `cursor` asks for the rest of them."""
 
-    from_version: int
-    to_version: int
+    from_version: Whole
+    to_version: Whole
     changes: list[DiffChange]
     cursor: str | None
 
@@ -188,20 +188,20 @@ class Entry(Message):
     key: bytes
     sealed_key: bytes
     value: bytes
-    version: int
+    version: Whole
 
 
 class BatchGet(Message):
     """POST entries:batchGet; `at` is a version, absent for the current one."""
 
     keys: Annotated[list[bytes], Meta(min_length=1, max_length=limits.MAX_BATCH_KEYS)]
-    at: VersionNumber | UnsetType = UNSET
+    at: Whole | UnsetType = UNSET
 
 
 class Entries(Message):
     """The entries that exist, in the order asked for, at `version`."""
 
-    version: int
+    version: Whole
     entries: list[Entry]
 
 
@@ -209,7 +209,7 @@ class KeyChange(Message):
     """One step in a key's history: what the key held from `version` on, or that it went."""
 
     op: Literal["set", "remove"]
-    version: int
+    version: Whole
     time_ms: Milliseconds
     sealed_key: bytes
     value: bytes
@@ -225,13 +225,13 @@ class History(Message):
 class VersionInfo(Message):
     """`source` is the commit's memo: sealed, or plain in an opaque log."""
 
-    version: int
+    version: Whole
     time_ms: Milliseconds
     writer: bytes
     source: bytes
-    commands: int
-    changes: int
-    stored_bytes: int
+    commands: Whole
+    changes: Whole
+    stored_bytes: Whole
     header: bytes
 
 
@@ -244,7 +244,7 @@ class Versions(Message):
 
 class Watched(Message):
     log_id: LogIdBytes
-    version: VersionNumber
+    version: Whole
 
 
 class Wait(Message):
@@ -266,9 +266,9 @@ class Problem(Message):
 
     type: str
     title: str
-    status: int
+    status: Whole
     code: str
-    codeNumber: int  # noqa: N815 - the original protocol's spelling
+    codeNumber: Whole  # noqa: N815 - the original protocol's spelling
     message: str
     details: dict[str, Any]
     retryable: bool

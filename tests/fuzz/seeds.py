@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from indelible_protocol import limits, messages
 from indelible_protocol.commands import Op, encode_body
 from indelible_protocol.diff import Effect, Place, encode_effects
-from indelible_protocol.messages import Message
+from indelible_protocol.messages import Form, Message
 from indelible_protocol.records import ControlRecord, Epoch, Meta, control_chain
 
 from tests.fuzz import subject
@@ -144,6 +144,10 @@ def _answers() -> Iterator[bytes]:
     ]
     for answer in answers:
         yield from (b"\x00" + spelled for spelled in _spelled(answer, ANSWERS))
+    yield b"\x00\x07\x01" + messages.encode(answers[-1], Form.JSON).replace(b"1011", b"9" * 30)
+    yield b"\x00\x02\x01" + messages.encode(entry, Form.JSON).replace(
+        b"9007199254740991", b"9" * 30
+    )
     for record in _records():
         yield b"\x03" + record.data
     for variant in (1, 2):

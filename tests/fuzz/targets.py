@@ -108,6 +108,8 @@ def _round_trip(rest: bytes, kinds: tuple[type[Message], ...]) -> Message | None
     kind, form = kinds[rest[0] % len(kinds)], FORMS[rest[1] % len(FORMS)]
     message = messages.decode(rest[2:], kind, form)
     for other in FORMS:
+        if kind is messages.Problem and other is not form:
+            continue  # its details are anything that one form can say
         with suppress(ProtocolError):  # JSON has limits that msgpack has not, and the other way
             assert messages.decode(messages.encode(message, other), kind, other) == message
     return message
