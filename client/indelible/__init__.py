@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         KeyChange,
         Version,
     )
-    from indelible.blocking import Client, Log, View
+    from indelible.blocking import Client, Log, Mirror, Projection, Transaction, View
     from indelible.client import AsyncClient
     from indelible.commands import (
         Command,
@@ -58,10 +58,16 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from indelible.log import AsyncLog, AsyncView
+    from indelible.mirroring import AsyncMirror
+    from indelible.projecting import AsyncProjection
+    from indelible.transacting import AsyncTransaction, Transacted
 
 __all__ = [
     "AsyncClient",
     "AsyncLog",
+    "AsyncMirror",
+    "AsyncProjection",
+    "AsyncTransaction",
     "AsyncView",
     "Change",
     "Client",
@@ -82,12 +88,16 @@ __all__ = [
     "Insert",
     "KeyChange",
     "Log",
+    "Mirror",
     "NotFoundError",
     "OutcomeUnknownError",
     "Profile",
     "ProfileExistsError",
+    "Projection",
     "Remove",
     "RequestError",
+    "Transacted",
+    "Transaction",
     "UnavailableError",
     "UnsealError",
     "Update",
@@ -99,7 +109,7 @@ __all__ = [
 
 _HOMES = {
     "answers": ("Change", "Commit", "Description", "Diff", "Entry", "KeyChange", "Version"),
-    "blocking": ("Client", "Log", "View"),
+    "blocking": ("Client", "Log", "Mirror", "Projection", "Transaction", "View"),
     "client": ("AsyncClient",),
     "commands": (
         "Command",
@@ -128,6 +138,9 @@ _HOMES = {
         "VerificationError",
     ),
     "log": ("AsyncLog", "AsyncView"),
+    "mirroring": ("AsyncMirror",),
+    "projecting": ("AsyncProjection",),
+    "transacting": ("AsyncTransaction", "Transacted"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

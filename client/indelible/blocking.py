@@ -5,8 +5,9 @@ clients of a process share. Threads may share a client. Ctrl-C cancels the call 
 and leaving a `for` loop closes what it read from.
 """
 
+import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
@@ -17,11 +18,15 @@ from indelible.commands import Command
 from indelible.config import Profile
 from indelible.errors import CommitId
 from indelible.log import AsyncLog, AsyncView
+from indelible.mirroring import AsyncMirror
 from indelible.modes import ModeName
 from indelible.names import Name
 from indelible.portal import END, Stream, call, finish
+from indelible.projecting import MAX_VERSIONS, POSITION_KEY, AsyncProjection
+from indelible.transacting import MAX_ATTEMPTS, AsyncTransaction, Transacted, check_attempts
 
 T = TypeVar("T")
+R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -57,6 +62,82 @@ class View(Generic[T]):
     def __iter__(self) -> Generator[T, None, None]:
         for page in _steps(self._view.pages()):
             yield from page
+
+
+class Transaction:
+    """What a function reads and writes in `transact`. Reads see the transaction's own writes."""
+
+    def __init__(self, transaction: AsyncTransaction) -> None:
+        self._transaction = transaction
+
+    @property
+    @_like(AsyncTransaction.version)
+    def version(self) -> int | None:
+        return self._transaction.version
+
+    @_like(AsyncTransaction.get)
+    def get(self, key: Any, default: Any = None) -> Any:
+        return call(self._transaction.get, key, default)
+
+    @_like(AsyncTransaction.get_many)
+    def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        return call(self._transaction.get_many, keys)
+
+    @_like(AsyncTransaction.set)
+    def set(self, key: Any, value: Any) -> None:
+        self._transaction.set(key, value)
+
+    @_like(AsyncTransaction.delete)
+    def delete(self, key: Any) -> None:
+        self._transaction.delete(key)
+
+
+class Mirror(Mapping[Any, Any]):
+    """A log's live contents, as a mapping that cannot be written. Use as `with`.
+
+    Every single access sees one version whole. Lists among the keys are tuples here.
+    """
+
+    def __init__(self, mirror: AsyncMirror) -> None:
+        self._mirror = mirror
+
+    def __enter__(self) -> Self:
+        call(self._mirror.__aenter__)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @_like(AsyncMirror.close)
+    def close(self) -> None:
+        call(self._mirror.close)
+
+    @property
+    @_like(AsyncMirror.version)
+    def version(self) -> int:
+        return self._mirror.version
+
+    @_like(AsyncMirror.reached)
+    def reached(self, version: int) -> int:
+        return call(self._mirror.reached, version)
+
+    @_like(AsyncMirror.snapshot)
+    def snapshot(self) -> dict[Any, Any]:
+        return self._mirror.snapshot()
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._mirror[key]
+
+    def __len__(self) -> int:
+        return len(self._mirror)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._mirror)
 
 
 class Log(View[Entry]):
@@ -121,6 +202,27 @@ class Log(View[Entry]):
     ) -> Commit:
         return call(self._log.update, commands, expect_version=expect_version, source=source)
 
+    @_like(AsyncLog.transact)
+    def transact(
+        self,
+        decide: Callable[[Transaction], R],
+        *,
+        max_attempts: int = MAX_ATTEMPTS,
+        source: str = "",
+    ) -> Transacted[R]:
+        check_attempts(max_attempts)
+        transaction = AsyncTransaction(self._log)
+        taken = call(self._log._turns.take)
+        try:
+            while True:
+                value = decide(Transaction(transaction))
+                commit = call(transaction._conclude, max_attempts, source)
+                if commit is not None:
+                    return Transacted(value, commit)
+        finally:
+            if taken:
+                call(self._log._turns.give_back)
+
     @_like(AsyncLog.settle)
     def settle(self, commit_id: CommitId) -> Commit:
         return call(self._log.settle, commit_id)
@@ -164,6 +266,10 @@ class Log(View[Entry]):
     ) -> Generator[Diff, None, None]:
         return _steps(self._log.follow(after, position=position, max_wait_seconds=max_wait_seconds))
 
+    @_like(AsyncLog.mirror)
+    def mirror(self) -> Mirror:
+        return Mirror(self._log.mirror())
+
     @_like(AsyncLog.history)
     def history(self, key: Any) -> View[KeyChange]:
         return View(self._log.history(key))
@@ -179,6 +285,49 @@ class Log(View[Entry]):
     @_like(AsyncLog.drop)
     def drop(self) -> None:
         call(self._log.drop)
+
+
+class Projection:
+    """Derives `target` from `source`. `derive(diff, transaction)` reads and writes the target.
+
+    `derive` gets the net changes of up to `max_versions` versions of the source, and may run
+    again for the same ones if another instance was first: only what it does through the
+    transaction counts once. The target's keys are strings or JSON, its values JSON or msgpack;
+    `position_key` is the projection's own.
+    """
+
+    def __init__(
+        self,
+        source: Log,
+        target: Log,
+        derive: Callable[[Diff, Transaction], None],
+        *,
+        position_key: str = POSITION_KEY,
+        max_versions: int = MAX_VERSIONS,
+    ) -> None:
+        async def in_a_thread(diff: Diff, transaction: AsyncTransaction) -> None:
+            # `derive` blocks on the transaction, whose loop this is.
+            await asyncio.to_thread(derive, diff, Transaction(transaction))
+
+        self._projection = AsyncProjection(
+            source._log,
+            target._log,
+            in_a_thread,
+            position_key=position_key,
+            max_versions=max_versions,
+        )
+
+    @_like(AsyncProjection.position)
+    def position(self) -> int:
+        return call(self._projection.position)
+
+    @_like(AsyncProjection.step)
+    def step(self) -> Diff | None:
+        return call(self._projection.step)
+
+    @_like(AsyncProjection.run)
+    def run(self) -> None:
+        call(self._projection.run)
 
 
 class Client:

@@ -17,10 +17,14 @@ IndelibleError
 Knows nothing of HTTP; what a code means is `ErrorCode`'s to say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from indelible_protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from indelible_protocol.messages import Entry
 
 __all__ = [
     "CommitId",
@@ -77,7 +81,8 @@ class ConflictError(IndelibleError):
     """The log is not as the caller expected; nothing was changed.
 
     `index` is that of the command that failed, None where the expected version did;
-    `current_version` is what the log was at, None where the service did not say.
+    `current_version` is what the log was at, None where the service did not say. `sealed` is
+    what the commit's keys held at that version, where that was asked for.
     """
 
     def __init__(
@@ -86,12 +91,14 @@ class ConflictError(IndelibleError):
         *,
         index: int | None = None,
         current_version: int | None = None,
+        sealed: "Sequence[Entry] | None" = None,
         code: ErrorCode | None = None,
         request_id: str = "",
     ) -> None:
         super().__init__(message, code=code, request_id=request_id)
         self.index = index
         self.current_version = current_version
+        self.sealed = sealed
 
 
 class NotFoundError(IndelibleError):

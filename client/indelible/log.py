@@ -7,6 +7,7 @@ Says what each verb means; how commits are settled is `writing`'s, how a log is 
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
+    Awaitable,
     Callable,
     Coroutine,
     Iterable,
@@ -36,11 +37,14 @@ from indelible.codec import Codec, check_version, in_turns
 from indelible.commands import Command, Delete, Upsert
 from indelible.errors import CommitId, RequestError
 from indelible.handle import Handle
+from indelible.mirroring import AsyncMirror
 from indelible.modes import ModeName
 from indelible.names import Name
+from indelible.transacting import MAX_ATTEMPTS, AsyncTransaction, Transacted, Turns, transact
 from indelible.writing import Draft, Writer, draft
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class AsyncView(Generic[T]):
@@ -71,6 +75,7 @@ class AsyncLog(AsyncView[Entry]):
         super().__init__(lambda: self._entries(None))
         self._handle = handle
         self._writer = Writer(handle)
+        self._turns = Turns()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -134,11 +139,22 @@ class AsyncLog(AsyncView[Entry]):
             ConflictError: a command's condition or the expected version does not hold.
             OutcomeUnknownError: the service did not answer in time; see `settle`.
         """
+        return await self._update(commands, expect_version, source)
+
+    async def _update(
+        self,
+        commands: Iterable[Command],
+        expect_version: int | None,
+        source: str,
+        *,
+        ask_entries: bool = False,
+    ) -> Commit:
         if expect_version is not None:
             check_version(expect_version, "expect_version")
         wanted = _listed(commands)
         try:
-            return await self._writer.commit(await self._draft(wanted, expect_version, source))
+            draft = await self._draft(wanted, expect_version, source)
+            return await self._writer.commit(draft, ask_entries=ask_entries)
         except RequestError as error:
             if error.code is ErrorCode.STALE_EPOCH:
                 await self._handle.refresh()
@@ -146,7 +162,28 @@ class AsyncLog(AsyncView[Entry]):
                 await self._handle.remote.describe()  # this handle slept for too many versions
             else:
                 raise
-        return await self._writer.commit(await self._draft(wanted, expect_version, source))
+        draft = await self._draft(wanted, expect_version, source)
+        return await self._writer.commit(draft, ask_entries=ask_entries)
+
+    async def transact(
+        self,
+        decide: Callable[[AsyncTransaction], Awaitable[R]],
+        *,
+        max_attempts: int = MAX_ATTEMPTS,
+        source: str = "",
+    ) -> Transacted[R]:
+        """Reads, decides and commits as if nobody else wrote meanwhile.
+
+        `decide(transaction)` reads and writes through the transaction, and runs again, on
+        what the log holds by then, when another commit came between: it must do nothing else
+        that counts. What it raises ends the transaction, and nothing is written. If it
+        writes nothing, nothing is committed.
+
+        Raises:
+            ConflictError: others were first `max_attempts` times in a row.
+            OutcomeUnknownError: the service did not answer in time; see `settle`.
+        """
+        return await transact(self, decide, max_attempts=max_attempts, source=source)
 
     async def _draft(
         self, commands: Sequence[Command], expect_version: int | None, source: str
@@ -274,6 +311,10 @@ class AsyncLog(AsyncView[Entry]):
         async with aclosing(diffs):
             async for diff in diffs:
                 yield diff
+
+    def mirror(self) -> AsyncMirror:
+        """The log's contents as a mapping that follows it; use it in a `with` block."""
+        return AsyncMirror(self)
 
     def history(self, key: Any) -> AsyncView[KeyChange]:
         """What the key has held, newest first."""

@@ -104,13 +104,14 @@ class RemoteLog:
                 raise
 
     async def commit(
-        self, commit: messages.Commit, timeout_seconds: float
+        self, commit: messages.Commit, timeout_seconds: float, *, ask_entries: bool = False
     ) -> Answer[messages.Committed]:
-        """One attempt."""
+        """One attempt. With `ask_entries`, a conflict tells what the commit's keys hold."""
         request = Request(
             method="POST",
             path=self._path(paths.COMMITS),
             answer=messages.Committed,
+            query={"conflict": "entries"} if ask_entries else None,
             body=commit,
         )
         return self._noted(await self.service.transport.send(request, timeout_seconds))
@@ -174,24 +175,25 @@ class RemoteLog:
                 return None
             raise
 
+    async def snapshot(self, tokens: Sequence[bytes], at: int | None) -> messages.Entries:
+        """Those that exist, all of one version; in one answer."""
+        batch = messages.BatchGet(keys=list(tokens))
+        if at is not None:
+            batch.at = at
+        path = self._path(paths.BATCH_GET)
+        return await self._ask(
+            Request(method="POST", path=path, answer=messages.Entries, body=batch)
+        )
+
     async def entries(
         self, tokens: Sequence[bytes], at: int | None
     ) -> AsyncIterator[list[messages.Entry]]:
         """Those that exist, in pages that are all of one version."""
         start, count = 0, limits.DEFAULT_PAGE
         while start < len(tokens):
-            batch = messages.BatchGet(keys=list(tokens[start : start + count]))
-            if at is not None:
-                batch.at = at
+            asked = tokens[start : start + count]
             try:
-                found = await self._ask(
-                    Request(
-                        method="POST",
-                        path=self._path(paths.BATCH_GET),
-                        answer=messages.Entries,
-                        body=batch,
-                    )
-                )
+                found = await self.snapshot(asked, at)
             except (OversizeError, RequestError) as error:
                 if count == 1 or not _too_large(error):
                     raise
@@ -203,7 +205,7 @@ class RemoteLog:
                     f"entries at version {found.version} instead of {at}",
                     evidence={"entries": found},
                 )
-            if not {entry.key for entry in found.entries} <= set(batch.keys):
+            if not {entry.key for entry in found.entries} <= set(asked):
                 raise VerificationError(
                     "entries of keys that were not asked for", evidence={"entries": found}
                 )

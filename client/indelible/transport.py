@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any, Generic, NoReturn, TypeVar
 
 import aiohttp
+import msgspec
 from indelible_protocol import limits, messages
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.messages import Form, Message
@@ -340,6 +341,7 @@ def _error_of(
             problem.message,
             index=_whole(problem.details.get("index")),
             current_version=_whole(problem.details.get("current_version")),
+            sealed=_entries(problem.details.get("entries")),
             code=code,
             request_id=request_id,
         )
@@ -353,6 +355,15 @@ def _error_of(
             request_id=request_id,
         )
     return kind(problem.message, code=code, request_id=request_id)
+
+
+def _entries(value: object) -> list[messages.Entry] | None:
+    if value is None:
+        return None
+    try:
+        return msgspec.convert(value, list[messages.Entry])
+    except msgspec.ValidationError:
+        return None  # the caller reads them instead
 
 
 def _kind_of(code: ErrorCode | None, status: int) -> type[IndelibleError]:

@@ -159,8 +159,8 @@ class Writer:
         self._handle = handle
         self._chains = Chains()
 
-    async def commit(self, draft: Draft) -> Commit:
-        """The outcome of `draft`.
+    async def commit(self, draft: Draft, *, ask_entries: bool = False) -> Commit:
+        """The outcome of `draft`. With `ask_entries`, a conflict tells what its keys hold.
 
         Raises:
             OutcomeUnknownError: no answer until the deadline; the commit may be in, now or
@@ -169,7 +169,8 @@ class Writer:
         """
         attempts = Attempts(self._handle.service.timeout_seconds)
         async with self._chains.chain(attempts.remaining_seconds) as chain:
-            return await self._settle(chain, self._signed(chain, draft), attempts)
+            signed = self._signed(chain, draft)
+            return await self._settle(chain, signed, attempts, ask_entries=ask_entries)
 
     async def settle(self, commit_id: CommitId) -> Commit:
         """The outcome of a commit that was sent before; sends it again for that.
@@ -220,7 +221,14 @@ class Writer:
         )
         return sign_commit(header, draft.body, identity.secret_sign_key)
 
-    async def _settle(self, chain: Chain, signed: SignedCommit, attempts: Attempts) -> Commit:
+    async def _settle(
+        self,
+        chain: Chain,
+        signed: SignedCommit,
+        attempts: Attempts,
+        *,
+        ask_entries: bool = False,
+    ) -> Commit:
         """Sends the same bytes until there is an answer to them, or the deadline passes."""
         message = messages.Commit(
             header=signed.header, signature=signed.signature, body=signed.body
@@ -228,7 +236,9 @@ class Writer:
         while True:
             try:
                 committed = held(
-                    await self._handle.remote.commit(message, attempts.remaining_seconds)
+                    await self._handle.remote.commit(
+                        message, attempts.remaining_seconds, ask_entries=ask_entries
+                    )
                 )
             except UnavailableError as error:
                 await self._after(error, chain, signed, attempts)

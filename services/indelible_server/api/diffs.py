@@ -177,7 +177,7 @@ async def entry(request: web.Request) -> web.Response:
             f"the key holds no value at version {head.version if at is None else at}",
             {"current_version": head.version},
         )
-    return answer(request, _entry(found[0]), headers=_place(identity, head))
+    return answer(request, entry_message(found[0]), headers=_place(identity, head))
 
 
 async def batch_get(request: web.Request) -> web.Response:
@@ -190,7 +190,8 @@ async def batch_get(request: web.Request) -> web.Response:
     return answer(
         request,
         messages.Entries(
-            version=head.version if at is None else at, entries=[_entry(value) for value in found]
+            version=head.version if at is None else at,
+            entries=[entry_message(value) for value in found],
         ),
         headers=_place(identity, head),
     )
@@ -329,7 +330,7 @@ def _change(op: Literal["remove", "add"], value: EntryValue) -> messages.DiffCha
     )
 
 
-def _entry(value: EntryValue) -> messages.Entry:
+def entry_message(value: EntryValue) -> messages.Entry:
     return messages.Entry(
         key=value.key, sealed_key=value.sealed_key, value=value.value, version=value.version
     )

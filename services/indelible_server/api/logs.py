@@ -9,8 +9,9 @@ from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.messages import PlainCommand
 from indelible_protocol.records import CommitKind, Header
 from indelible_protocol.signing import SignedCommit
-from msgspec import UNSET
+from msgspec import UNSET, to_builtins
 
+from indelible_server.api.diffs import entry_message
 from indelible_server.api.messages import (
     Query,
     answer,
@@ -22,9 +23,17 @@ from indelible_server.api.messages import (
 from indelible_server.api.requests import log_of, name_of, scope_of
 from indelible_server.api.services import SERVICES
 from indelible_server.store.admission import Admitted, LogIdentity, admit_opaque, admit_sealed
+from indelible_server.store.errors import Refusal
 from indelible_server.store.logs import LogDescription, OpenedLog
+from indelible_server.store.reading import Reader
 
 _KIND_WORDS = {LogKind.SEALED: "sealed", LogKind.OPAQUE: "opaque"}
+_CONFLICTS = {
+    ErrorCode.UNEXPECTED_VERSION,
+    ErrorCode.UNEXPECTED_VALUE,
+    ErrorCode.NONEXISTENT_VALUE,
+    ErrorCode.UNEXPECTED_ENTRY,
+}
 _VISIBLE_ASCII = frozenset(map(chr, range(0x21, 0x7F)))
 
 
@@ -96,10 +105,15 @@ async def delete(request: web.Request) -> web.Response:
 
 async def commit(request: web.Request) -> web.Response:
     identity = await log_of(request)
-    Query(request, ())
+    wants_entries = Query(request, ("conflict",)).choice("conflict", "", "entries") == "entries"
     services = request.app[SERVICES]
     admitted = await _admitted(request, identity, services.logs.control_head)
-    outcome = await services.committer.commit(identity, admitted)
+    try:
+        outcome = await services.committer.commit(identity, admitted)
+    except Refusal as refusal:
+        if wants_entries and refusal.code in _CONFLICTS:
+            await _add_entries(refusal, services.reader, identity, admitted)
+        raise
     return answer(
         request,
         messages.Committed(
@@ -114,6 +128,22 @@ async def commit(request: web.Request) -> web.Response:
             "Indelible-Incarnation": str(identity.incarnation),
         },
     )
+
+
+async def _add_entries(
+    refusal: Refusal, reader: Reader, identity: LogIdentity, admitted: Admitted
+) -> None:
+    """Tells the loser what its keys hold now, so that it need not read before it tries again."""
+    tokens = list({piece.command.token: None for piece in admitted.submission.commands})
+    if len(tokens) > limits.MAX_CONFLICT_ENTRIES:
+        return
+    head, found = await reader.entries(identity.log_id, tokens, None)
+    if sum(len(entry.sealed_key) + len(entry.value) for entry in found) > limits.MAX_PAGE_BYTES:
+        return
+    refusal.details["current_version"] = head.version
+    refusal.details["entries"] = [
+        to_builtins(entry_message(entry), builtin_types=(bytes,)) for entry in found
+    ]
 
 
 async def _admitted(
