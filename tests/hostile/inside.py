@@ -28,6 +28,16 @@ class Watched:
         self._before = 0.0
         self._watching = False
 
+    def hold(self, seconds: float) -> None:
+        """Keeps the loop busy, as a body that costs much would."""
+
+        def spin() -> None:
+            until = time.thread_time() + seconds
+            while time.thread_time() < until:
+                pass
+
+        self._loop.call_soon_threadsafe(spin)
+
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
 

@@ -6,19 +6,17 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from indelible_protocol.ids import to_base64url
 from indelible_server.api.app import make_app
 from indelible_server.api.services import make_services
-from indelible_server.embedded import running_engine_url
 from indelible_server.settings import Settings
 from indelible_server.store.connection import connect
 from indelible_server.store.tenants import Tenants
 
 from tests.hostile.wire import RawAnswer, exchange, request
-from tests.support.service import Service, make_tenant
+from tests.support.service import Service, make_tenant, store_of
 
 # Whoever reaches the listener may ask these; nothing in them is a tenant's.
 PUBLIC = {"/livez", "/readyz", "/metrics", "/errors"}
@@ -84,13 +82,6 @@ async def answer_to(service: Service, raw: bytes) -> RawAnswer:
     closing = raw.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
     [answer] = (await exchange(service.url, closing)).answers
     return answer
-
-
-async def store_of(service: Service) -> tuple[str, bytes]:
-    data = Path(service.arguments[-1])
-    url = await running_engine_url(data)
-    assert url is not None
-    return url, (data / "secret").read_bytes().strip()
 
 
 async def make_stranger(service: Service) -> Tenant:

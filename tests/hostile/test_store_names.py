@@ -10,9 +10,8 @@ from indelible_server.store.connection import connect
 from indelible_server.store.tenants import TenantError, Tenants
 from redis.asyncio import Redis
 
-from tests.hostile.test_borders import store_of
 from tests.hostile.wire import RawAnswer, exchange, request
-from tests.support.service import Service
+from tests.support.service import Service, store_of
 
 HOSTILE = [
     "{}",

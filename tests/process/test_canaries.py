@@ -11,11 +11,10 @@ from pathlib import Path
 import indelible
 import pytest
 from indelible import Insert, Profile, Remove, Upsert
-from indelible_server.embedded import running_engine_url
 from redis.asyncio import Redis
 
 from tests.hostile.wire import exchange, request
-from tests.support.service import SERVER, Service, StartService, make_tenant
+from tests.support.service import SERVER, Service, StartService, make_tenant, store_of
 
 CANARY = "canary-7f3a"
 
@@ -63,8 +62,8 @@ def test_no_plaintext_and_no_key_is_in_the_store_or_the_log(
     searched = 0
     for place, content in places(service, data):
         searched += len(content)
-        for number, secret in enumerate(secrets):
-            assert secret not in content, f"secret {number} is in {place}"
+        for number, told_to_nobody in enumerate(secrets):
+            assert told_to_nobody not in content, f"secret {number} is in {place}"
     assert searched > 4_000
     assert credentials["customer_id"].encode() in b"".join(c for _, c in places(service, data))
 
@@ -112,10 +111,8 @@ async def misused(service: Service, apikey: str) -> bytes:
     return b"".join(answer.head + answer.body for answer in answers)
 
 
-async def told_by_the_store(data: Path) -> bytes:
+async def told_by_the_store(url: str) -> bytes:
     """What an operator reads of the engine, once it has also saved a snapshot beside its log."""
-    url = await running_engine_url(data)
-    assert url is not None
     redis = Redis.from_url(url)
     try:
         await redis.execute_command("SAVE")
@@ -130,13 +127,12 @@ async def test_no_error_path_tells_a_key_and_no_view_of_the_store_does(
 ) -> None:
     data = tmp_path / "data"
     service = start_service("all", "--data", str(data), "--log-level", "debug")
-    url = await running_engine_url(data)
-    assert url is not None
+    url, secret = await store_of(service)
     redis = Redis.from_url(url)
     await redis.config_set("slowlog-log-slower-than", 0)
     await redis.config_set("slowlog-max-len", 10_000)
     await redis.aclose()
-    customer_id, apikey = await make_tenant(url, (data / "secret").read_bytes().strip())
+    customer_id, apikey = await make_tenant(url, secret)
     master_key = os.urandom(32)
     encoded = base64.b64encode(master_key).decode()
     profile = Profile(
@@ -152,7 +148,7 @@ async def test_no_error_path_tells_a_key_and_no_view_of_the_store_does(
     forged = "ik_0123456789abcdef_" + "S" * 43
     told = await misused(service, apikey) + await misused(service, forged)
     metrics = await exchange(service.url, request("GET", "/metrics", "Connection: close"))
-    told += metrics.answers[0].body + await told_by_the_store(data)
+    told += metrics.answers[0].body + await told_by_the_store(url)
     assert b"indelible_requests_total" in told
     assert b"FCALL" in told
     service.stop()
@@ -166,5 +162,5 @@ async def test_no_error_path_tells_a_key_and_no_view_of_the_store_does(
     found = [("an answer or a view", told), *places(service, data)]
     assert any(content.startswith(b"VALKEY") for _, content in found), "no snapshot was saved"
     for place, content in found:
-        for number, secret in enumerate(secrets):
-            assert secret not in content, f"secret {number} is in {place}"
+        for number, told_to_nobody in enumerate(secrets):
+            assert told_to_nobody not in content, f"secret {number} is in {place}"

@@ -135,11 +135,7 @@ def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
 @pytest.fixture
 async def service(shared_service: Service) -> Service:
     """The worker's service with a tenant of this test's own."""
-    data = Path(shared_service.arguments[-1])
-    url = await running_engine_url(data)
-    assert url is not None
-    secret = (data / "secret").read_bytes().strip()
-    tenant_id, apikey = await make_tenant(url, secret)
+    tenant_id, apikey = await make_tenant(*await store_of(shared_service))
     return Service(
         arguments=shared_service.arguments,
         log_file=shared_service.log_file,
@@ -148,6 +144,14 @@ async def service(shared_service: Service) -> Service:
         apikey=apikey,
         process=shared_service.process,
     )
+
+
+async def store_of(service: Service) -> tuple[str, bytes]:
+    """URL of the engine of a service that was started with `--data`, and the server's secret."""
+    data = Path(service.arguments[service.arguments.index("--data") + 1])
+    url = await running_engine_url(data)
+    assert url is not None
+    return url, (data / "secret").read_bytes().strip()
 
 
 async def make_tenant(redis_url: str, secret: bytes) -> tuple[str, str]:
