@@ -48,9 +48,12 @@ async def make_log(http: aiohttp.ClientSession, name: str = "log") -> str:
     return f"/v2/logs/{to_base64url(base64.b64decode(log_id))}"
 
 
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
 async def upsert(http: aiohttp.ClientSession, log: str, key: str, value: str) -> dict[str, Any]:
-    encoded = [base64.b64encode(text.encode()).decode() for text in (key, value)]
-    command = {"type": "Upsert", "key": encoded[0], "value": encoded[1]}
+    command = {"type": "Upsert", "key": b64(key), "value": b64(value)}
     async with http.post(f"{log}/commits", json={"commands": [command]}) as answer:
         body: dict[str, Any] = await answer.json(content_type=None)
         return body
@@ -313,3 +316,32 @@ def test_the_store_holds_only_a_keyed_hash_of_an_api_key(service: Service) -> No
     assert service.apikey.encode() not in stored
     assert service.apikey.split("_", 2)[2].encode() not in stored
     assert nacl.bindings.crypto_hash_sha256(service.apikey.encode()) not in stored
+
+
+async def test_a_conflict_tells_what_the_keys_hold_if_asked(service: Service) -> None:
+    async with session(service) as http:
+        log = await make_log(http)
+        await upsert(http, log, "a", "1")
+        await upsert(http, log, "b", "2")
+        commands = [
+            {"type": "ExpectVersion", "version": 1},
+            {"type": "Upsert", "key": b64("a"), "value": b64("9")},
+            {"type": "Upsert", "key": b64("c"), "value": b64("9")},
+        ]
+        path = f"{log}/commits"
+        async with http.post(path, json={"commands": commands}) as plain:
+            assert (plain.status, (await plain.json())["details"]) == (
+                412,
+                {"current_version": 2, "index": 0},
+            )
+        async with http.post(path + "?conflict=entries", json={"commands": commands}) as asked:
+            details = (await asked.json())["details"]
+        assert details["current_version"] == 2
+        assert details["entries"] == [
+            {"key": b64("a"), "sealed_key": "", "value": b64("1"), "version": 1}
+        ]
+        many = [{"type": "ExpectVersion", "version": 1}] + [
+            {"type": "Delete", "key": b64(f"k{n}")} for n in range(64)
+        ]
+        async with http.post(path + "?conflict=entries", json={"commands": many}) as too_many:
+            assert "entries" not in (await too_many.json())["details"]
