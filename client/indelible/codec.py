@@ -84,12 +84,12 @@ class Codec:
         if op is not None:
             assert isinstance(command, Upsert | Insert | Update)
             key_ct = keys.seal_key(self.key_bytes(command.key))
-            token, value = key_ct[:32], self._value_bytes(command.value)
+            token, value = key_ct[:32], self.value_bytes(command.value)
             sealed = keys.seal_value(token, value)
             return SealedCommand(op, token, key_ct, sealed, keys.alts(token, value))
         match command:
             case Remove(key=key, value=value):
-                token, data = self.token(key), self._value_bytes(value)
+                token, data = self.token(key), self.value_bytes(value)
                 value_id, alts = keys.value_id(token, data), keys.alts(token, data)
                 return SealedCommand(Op.REMOVE, token, b"", value_id, alts)
             case Delete(key=key):
@@ -105,7 +105,7 @@ class Codec:
                     f"and ExpectEntry; {type(command).__name__} is none of them"
                 )
 
-    def _value_bytes(self, value: object) -> bytes:
+    def value_bytes(self, value: object) -> bytes:
         return self._encoded(self.value_mode, value, "value")
 
     def _encoded(self, mode: Mode, value: object, what: str) -> bytes:
