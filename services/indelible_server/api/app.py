@@ -14,9 +14,9 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
-from indelible_protocol import limits, paths
+from indelible_protocol import limits
 
-from indelible_server.api import diffs, logs, operations
+from indelible_server.api import openapi, operations, routes
 from indelible_server.api.connections import Runner
 from indelible_server.api.messages import ERRORS_PATH
 from indelible_server.api.middlewares import canonical_line
@@ -38,24 +38,9 @@ MAX_HEADER_BYTES = 8_190
 def make_app(services: Services) -> web.Application:
     app = web.Application(middlewares=[canonical_line], client_max_size=limits.MAX_BODY_BYTES)
     app[SERVICES] = services
-    app.add_routes(
-        [
-            web.put(paths.NAME, logs.create),
-            web.get(paths.NAME, logs.open_name, allow_head=False),
-            web.get(paths.LOGS, logs.list_logs, allow_head=False),
-            web.get(paths.LOG, logs.describe, allow_head=False),
-            web.delete(paths.LOG, logs.delete),
-            web.post(paths.COMMITS, logs.commit),
-            web.get(paths.COMMITS, diffs.commits, allow_head=False),
-            web.get(paths.DIFF, diffs.diff, allow_head=False),
-            web.get(paths.ENTRY, diffs.entry, allow_head=False),
-            web.get(paths.HISTORY, diffs.history, allow_head=False),
-            web.post(paths.BATCH_GET, diffs.batch_get),
-            web.get(paths.VERSIONS, diffs.versions, allow_head=False),
-            web.post(paths.WAIT, diffs.wait),
-            web.get(ERRORS_PATH, operations.errors),
-        ]
-    )
+    app.add_routes(routes.routes())
+    app.add_routes(openapi.routes())
+    app.add_routes([web.get(ERRORS_PATH, operations.errors)])
     app.add_routes(v1_routes())
     if not services.settings.operations_listen:
         app.add_routes(operations.routes())

@@ -4,21 +4,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aiohttp import web
-from indelible_protocol import limits, messages
+from indelible_protocol import messages
 from indelible_protocol.diff import Order
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.ids import LogId
 from msgspec import UNSET
 
-from indelible_server.api.messages import Query, answer, answer_form, read_message
+from indelible_server.api.messages import answer, answer_form, read_message
 from indelible_server.api.middlewares import WAITED
+from indelible_server.api.parameters import AT, CURSOR, FROM, LIMIT, ORDER, TO, WAIT, Query
 from indelible_server.api.requests import authenticated, check_key, key_of, log_of
 from indelible_server.api.services import SERVICES, Services
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.errors import Refusal
 from indelible_server.store.reading import EntryValue, Head, check_version
 
-_DIFF_PARAMETERS = ("from", "to", "order", "wait", "limit", "cursor")
+DIFF_PARAMETERS = (FROM, TO, ORDER, WAIT, LIMIT, CURSOR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +105,12 @@ async def _encoded_diff(
 
 
 def _read_diff(request: web.Request, services: Services, identity: LogIdentity) -> _DiffRequest:
-    query = Query(request, _DIFF_PARAMETERS)
-    from_version, to_version = query.version("from"), query.version("to")
-    order: Order = "key" if query.choice("order", "command", "key") == "key" else "command"
-    limit = query.whole("limit", limits.DEFAULT_PAGE, least=1, most=limits.MAX_PAGE)
-    wait_seconds = query.seconds("wait", most=limits.MAX_WAIT_SECONDS)
-    cursor = query.text("cursor")
+    query = Query(request, DIFF_PARAMETERS)
+    from_version, to_version = query.version(FROM), query.version(TO)
+    order: Order = "key" if query.choice(ORDER) == "key" else "command"
+    limit = query.whole(LIMIT)
+    wait_seconds = query.seconds(WAIT)
+    cursor = query.text(CURSOR)
     if cursor is None:
         return _DiffRequest(
             from_version=from_version or 0,
@@ -123,7 +124,7 @@ def _read_diff(request: web.Request, services: Services, identity: LogIdentity) 
         (log_id, incarnation) != (identity.log_id, identity.incarnation)
         or from_version not in (None, low)
         or to_version not in (None, high)
-        or (query.text("order") is not None and order != pinned_order)
+        or (query.text(ORDER) is not None and order != pinned_order)
     ):
         raise ProtocolError("the cursor belongs to another diff", ErrorCode.BAD_CURSOR)
     assert isinstance(low, int)
@@ -142,9 +143,9 @@ def _read_diff(request: web.Request, services: Services, identity: LogIdentity) 
 async def commits(request: web.Request) -> web.Response:
     identity = await log_of(request)
     reader = request.app[SERVICES].reader
-    query = Query(request, ("from", "to"))
+    query = Query(request, (FROM, TO))
     head = await reader.head(identity.log_id)
-    low, high = query.version("from") or 0, query.version("to")
+    low, high = query.version(FROM) or 0, query.version(TO)
     high = head.version if high is None else high
     if low > high:
         raise ProtocolError(f"from is {low}, at most to ({high}) expected")
@@ -169,7 +170,7 @@ async def commits(request: web.Request) -> web.Response:
 async def entry(request: web.Request) -> web.Response:
     identity = await log_of(request)
     key = key_of(request, identity)
-    at = Query(request, ("at",)).version("at")
+    at = Query(request, (AT,)).version(AT)
     head, found = await request.app[SERVICES].reader.entries(identity.log_id, [key], at)
     if not found:
         raise Refusal(
@@ -254,10 +255,10 @@ async def _page_below(
 ) -> tuple[Head, int, int]:
     """The head, the version that a newest-first page lies below, and the page's limit."""
     services = request.app[SERVICES]
-    query = Query(request, ("cursor", "limit"))
-    limit = query.whole("limit", limits.DEFAULT_PAGE, least=1, most=limits.MAX_PAGE)
+    query = Query(request, (CURSOR, LIMIT))
+    limit = query.whole(LIMIT)
     head = await services.reader.head(identity.log_id)
-    cursor = query.text("cursor")
+    cursor = query.text(CURSOR)
     if cursor is None:
         return head, head.version + 1, limit
     *belongs, before = services.cursors.open(purpose, cursor, 4)

@@ -13,13 +13,13 @@ from msgspec import UNSET, to_builtins
 
 from indelible_server.api.diffs import entry_message
 from indelible_server.api.messages import (
-    Query,
     answer,
     body_form,
     header,
     read_bytes,
     read_message,
 )
+from indelible_server.api.parameters import CONFLICT, CURSOR, GROUP, KIND, LIMIT, Query
 from indelible_server.api.requests import log_of, name_of, scope_of
 from indelible_server.api.services import SERVICES
 from indelible_server.store.admission import Admitted, LogIdentity, admit_opaque, admit_sealed
@@ -40,7 +40,7 @@ _VISIBLE_ASCII = frozenset(map(chr, range(0x21, 0x7F)))
 async def create(request: web.Request) -> web.Response:
     scope = await scope_of(request)
     services = request.app[SERVICES]
-    if Query(request, ("kind",)).choice("kind", "sealed", "opaque") == "opaque":
+    if Query(request, (KIND,)).choice(KIND) == "opaque":
         name = name_of(request, LogKind.OPAQUE)
         asked = await read_message(request, messages.CreateOpaque)
         opened = await services.logs.create_opaque(scope, name, asked.group)
@@ -54,7 +54,7 @@ async def create(request: web.Request) -> web.Response:
 
 async def open_name(request: web.Request) -> web.Response:
     scope = await scope_of(request)
-    word = Query(request, ("kind",)).choice("kind", "sealed", "opaque")
+    word = Query(request, (KIND,)).choice(KIND)
     kind = LogKind.OPAQUE if word == "opaque" else LogKind.SEALED
     opened = await request.app[SERVICES].logs.open_name(scope, kind, name_of(request, kind))
     return _opened(request, opened)
@@ -63,9 +63,9 @@ async def open_name(request: web.Request) -> web.Response:
 async def list_logs(request: web.Request) -> web.Response:
     scope = await scope_of(request)
     services = request.app[SERVICES]
-    query = Query(request, ("group", "cursor", "limit"))
-    limit = query.whole("limit", limits.DEFAULT_PAGE, least=1, most=limits.MAX_PAGE)
-    group, cursor = query.text("group"), query.text("cursor")
+    query = Query(request, (GROUP, CURSOR, LIMIT))
+    limit = query.whole(LIMIT)
+    group, cursor = query.text(GROUP), query.text(CURSOR)
     pinned = [scope.tenant, scope.database, group]
     after = b""
     if cursor is not None:
@@ -105,7 +105,7 @@ async def delete(request: web.Request) -> web.Response:
 
 async def commit(request: web.Request) -> web.Response:
     identity = await log_of(request)
-    wants_entries = Query(request, ("conflict",)).choice("conflict", "", "entries") == "entries"
+    wants_entries = Query(request, (CONFLICT,)).choice(CONFLICT) == "entries"
     services = request.app[SERVICES]
     admitted = await _admitted(request, identity, services.logs.control_head)
     try:

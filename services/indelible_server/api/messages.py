@@ -1,14 +1,12 @@
 """Reading requests and writing answers in the form that was asked for."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
-from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 from indelible_protocol import limits, messages
 from indelible_protocol.errors import ErrorCode, ProtocolError
-from indelible_protocol.ids import parse_version
 from indelible_protocol.messages import Form, Message
 
 from indelible_server.api.services import SERVICES
@@ -127,56 +125,3 @@ def problem(
         content_type=messages.PROBLEM_TYPES[form],
         headers=headers,
     )
-
-
-class Query:
-    """Query parameters, strictly: no unknown ones, none twice, canonical numbers."""
-
-    def __init__(self, request: web.Request, allowed: Collection[str]) -> None:
-        self._values: dict[str, str] = {}
-        raw = request.rel_url.raw_query_string
-        if "%" in raw:
-            try:
-                unquote_to_bytes(raw).decode()
-            except UnicodeDecodeError:
-                raise ProtocolError("the query is not UTF-8") from None
-        for name, value in request.query.items():
-            if name not in allowed:
-                known = ", ".join(sorted(allowed)) or "none"
-                raise ProtocolError(f"unknown query parameter {name[:40]!r}; known: {known}")
-            if name in self._values:
-                raise ProtocolError(f"query parameter {name} stands twice")
-            self._values[name] = value
-
-    def text(self, name: str) -> str | None:
-        return self._values.get(name)
-
-    def version(self, name: str) -> int | None:
-        value = self._values.get(name)
-        return None if value is None else parse_version(value, name)
-
-    def whole(self, name: str, default: int, *, least: int, most: int) -> int:
-        value = self.version(name)
-        if value is None:
-            return default
-        if not least <= value <= most:
-            raise ProtocolError(f"{name} is {value}, {least} to {most} expected")
-        return value
-
-    def seconds(self, name: str, *, most: float) -> float:
-        value = self._values.get(name)
-        if value is None:
-            return 0.0
-        whole, dot, fraction = value.partition(".")
-        if not whole.isdecimal() or (dot and not fraction.isdecimal()) or len(value) > 12:
-            raise ProtocolError(f"{name} is {value[:40]!r}, seconds from 0 to {most:g} expected")
-        if float(value) > most:
-            raise ProtocolError(f"{name} is {value}, at most {most:g} seconds expected")
-        return float(value)
-
-    def choice(self, name: str, *choices: str) -> str:
-        """The first choice is the default."""
-        value = self._values.get(name, choices[0])
-        if value not in choices:
-            raise ProtocolError(f"{name} is {value[:40]!r}, {' or '.join(choices)} expected")
-        return value

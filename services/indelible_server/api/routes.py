@@ -1,0 +1,213 @@
+"""The operations of the native API: one table, of which routes and API document are made."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+from indelible_protocol import messages, paths
+from indelible_protocol.errors import ErrorCode
+from indelible_protocol.messages import Message
+
+from indelible_server.api import diffs, logs
+from indelible_server.api.parameters import (
+    AT,
+    CONFLICT,
+    CURSOR,
+    FROM,
+    GROUP,
+    KIND,
+    LIMIT,
+    TO,
+    Parameter,
+)
+
+Code = ErrorCode
+_LOG = (Code.NONEXISTENT_LOG, Code.LOG_REPLACED)
+_PAGED = (Code.BAD_CURSOR,)
+_VERSIONED = (Code.NONEXISTENT_VERSION, Code.FORGOTTEN_VERSION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """`bodies` are the messages that it takes (one of them), `answers` what each status holds.
+
+    `errors` are those beside what every operation may end with; `headers` those of its own.
+    """
+
+    id: str
+    method: str
+    path: str
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    summary: str
+    query: tuple[Parameter, ...] = ()
+    headers: tuple[Parameter, ...] = ()
+    bodies: tuple[type[Message], ...] = ()
+    answers: dict[int, type[Message] | None]
+    errors: tuple[ErrorCode, ...] = ()
+
+
+IDEMPOTENCY_KEY = Parameter(
+    name="Idempotency-Key",
+    description="opaque logs: the same key and commit get the same answer; 1 to 64 characters",
+)
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        id="createLog",
+        method="PUT",
+        path=paths.NAME,
+        handler=logs.create,
+        summary="Make the log of this name, or open the one that is there.",
+        query=(KIND,),
+        bodies=(messages.CreateSealed, messages.CreateOpaque),
+        answers={201: messages.Opened, 200: messages.Opened},
+        errors=(
+            Code.LOG_EXISTS,
+            Code.LOG_REPLACED,
+            Code.BAD_SIGNATURE,
+            Code.TRANSACTION_CONFLICT,
+            Code.NONEXISTENT_LOG,
+        ),
+    ),
+    Operation(
+        id="openLog",
+        method="GET",
+        path=paths.NAME,
+        handler=logs.open_name,
+        summary="Open the log of this name: what it is, its genesis and its control commits.",
+        query=(KIND,),
+        answers={200: messages.Opened},
+        errors=(Code.NONEXISTENT_LOG,),
+    ),
+    Operation(
+        id="listLogs",
+        method="GET",
+        path=paths.LOGS,
+        handler=logs.list_logs,
+        summary="List logs, oldest first.",
+        query=(GROUP, CURSOR, LIMIT),
+        answers={200: messages.Listing},
+        errors=_PAGED,
+    ),
+    Operation(
+        id="describeLog",
+        method="GET",
+        path=paths.LOG,
+        handler=logs.describe,
+        summary="Describe a log.",
+        answers={200: messages.Description},
+        errors=_LOG,
+    ),
+    Operation(
+        id="deleteLog",
+        method="DELETE",
+        path=paths.LOG,
+        handler=logs.delete,
+        summary="Delete a log with all its versions; its name is free again.",
+        answers={204: None},
+        errors=_LOG,
+    ),
+    Operation(
+        id="commit",
+        method="POST",
+        path=paths.COMMITS,
+        handler=logs.commit,
+        summary="Commit: all commands in order, or none. 200 if nothing changed.",
+        query=(CONFLICT,),
+        headers=(IDEMPOTENCY_KEY,),
+        bodies=(messages.Commit, messages.PlainCommit),
+        answers={201: messages.Committed, 200: messages.Committed},
+        errors=(
+            *_LOG,
+            Code.UNEXPECTED_VERSION,
+            Code.UNEXPECTED_VALUE,
+            Code.NONEXISTENT_VALUE,
+            Code.UNEXPECTED_ENTRY,
+            Code.UNAUTHORIZED_OPERATION,
+            Code.WRONG_LOG_KIND,
+            Code.IDEMPOTENCY_MISMATCH,
+            Code.IDEMPOTENCY_EXPIRED,
+            Code.BAD_SIGNATURE,
+            Code.STALE_EPOCH,
+            Code.OUTCOME_UNKNOWN,
+            Code.STORAGE_FULL,
+            Code.NOT_DURABLE,
+        ),
+    ),
+    Operation(
+        id="readCommits",
+        method="GET",
+        path=paths.COMMITS,
+        handler=diffs.commits,
+        summary="Read the commits of the versions in (from, to], as many as fit.",
+        query=(FROM, TO),
+        answers={200: messages.Commits},
+        errors=(*_LOG, *_VERSIONED),
+    ),
+    Operation(
+        id="diff",
+        method="GET",
+        path=paths.DIFF,
+        handler=diffs.diff,
+        summary="The net changes between two versions; waits for the next one if asked to.",
+        query=diffs.DIFF_PARAMETERS,
+        answers={200: messages.Diff, 204: None},
+        errors=(*_LOG, *_VERSIONED, *_PAGED),
+    ),
+    Operation(
+        id="readEntry",
+        method="GET",
+        path=paths.ENTRY,
+        handler=diffs.entry,
+        summary="The entry of a key, now or at a version.",
+        query=(AT,),
+        answers={200: messages.Entry},
+        errors=(*_LOG, *_VERSIONED, Code.NONEXISTENT_KEY),
+    ),
+    Operation(
+        id="readHistory",
+        method="GET",
+        path=paths.HISTORY,
+        handler=diffs.history,
+        summary="What a key has held, newest first.",
+        query=(CURSOR, LIMIT),
+        answers={200: messages.History},
+        errors=(*_LOG, *_PAGED),
+    ),
+    Operation(
+        id="readEntries",
+        method="POST",
+        path=paths.BATCH_GET,
+        handler=diffs.batch_get,
+        summary="The entries of many keys, all of one version; absent ones are left out.",
+        bodies=(messages.BatchGet,),
+        answers={200: messages.Entries},
+        errors=(*_LOG, *_VERSIONED),
+    ),
+    Operation(
+        id="readVersions",
+        method="GET",
+        path=paths.VERSIONS,
+        handler=diffs.versions,
+        summary="The commits that took effect, newest first.",
+        query=(CURSOR, LIMIT),
+        answers={200: messages.Versions},
+        errors=(*_LOG, *_PAGED),
+    ),
+    Operation(
+        id="waitForLogs",
+        method="POST",
+        path=paths.WAIT,
+        handler=diffs.wait,
+        summary="Wait until one of many logs is beyond its version.",
+        bodies=(messages.Wait,),
+        answers={200: messages.Moved, 204: None},
+        errors=(),
+    ),
+)
+
+
+def routes() -> list[web.RouteDef]:
+    return [
+        web.route(operation.method, operation.path, operation.handler) for operation in OPERATIONS
+    ]
