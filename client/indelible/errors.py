@@ -11,6 +11,7 @@ IndelibleError
 ├── UnavailableError     nothing was done: try again later
 ├── OutcomeUnknownError  the commit may or may not be in: settle it, then go on
 ├── UnsealError          the bytes do not open with this master key
+├── ExportError          the file is no export, or not whole: use another
 └── VerificationError    the server is wrong: stop
 ```
 
@@ -32,6 +33,7 @@ __all__ = [
     "ConflictError",
     "DeniedError",
     "ErrorCode",
+    "ExportError",
     "IndelibleError",
     "NotFoundError",
     "OutcomeUnknownError",
@@ -180,6 +182,10 @@ class UnsealError(IndelibleError):
 
     One message for every cause.
     """
+
+
+class ExportError(IndelibleError):
+    """A file that is no export, that was cut off or altered, or that is in the way of one."""
 
 
 class VerificationError(IndelibleError):

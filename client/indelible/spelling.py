@@ -2,13 +2,16 @@
 
 JSON has no bytes, no map with other keys than strings, no infinities; msgpack has. Where JSON
 would lose something, an object with one member that begins with `$` stands for it:
-`{"$bytes": base64}`, `{"$map": [[key, value], …]}`, `{"$float": "nan" | "inf" | "-inf"}`.
+`{"$bytes": base64}`, `{"$map": [[key, value], …]}`, `{"$float": "nan" | "inf" | "-inf"}`; any
+other NaN as the 16 hexadecimal digits of its bits.
 Values of mode `json` stand as they are, values of mode `binary` as base64.
 """
 
 import base64
 import binascii
 import math
+import re
+import struct
 from typing import Any
 
 from indelible.errors import RequestError
@@ -46,7 +49,8 @@ def _spelled(value: Any) -> Any:
             return {key: _spelled(item) for key, item in value.items()}
         return {_MAP: [[_spelled(key), _spelled(item)] for key, item in value.items()]}
     if isinstance(value, float) and not math.isfinite(value):
-        return {_FLOAT: repr(value)}
+        word = repr(value)
+        return {_FLOAT: word if _bits(value) == _bits(float(word)) else _bits(value).hex()}
     return value
 
 
@@ -59,13 +63,27 @@ def _meant(spelled: Any) -> Any:
         ((name, inner),) = spelled.items()
         if name == _BYTES:
             return _bytes(inner)
-        if name == _FLOAT and inner in ("nan", "inf", "-inf"):
-            return float(inner)
+        if name == _FLOAT:
+            return _float(inner)
         if name == _MAP:
             return _map(inner)
     if any(name[:1] == "$" for name in spelled):
         raise RequestError(f"{spelled!r} spells no value: $bytes, $map or $float expected")
     return {name: _meant(item) for name, item in spelled.items()}
+
+
+def _float(word: Any) -> float:
+    if word in ("nan", "inf", "-inf"):
+        return float(word)
+    if isinstance(word, str) and re.fullmatch("[0-9a-f]{16}", word):
+        value: float = struct.unpack(">d", bytes.fromhex(word))[0]
+        if math.isnan(value):
+            return value
+    raise RequestError(f"{_FLOAT} holds nan, inf or -inf, not {word!r}")
+
+
+def _bits(value: float) -> bytes:
+    return struct.pack(">d", value)
 
 
 def _map(pairs: Any) -> dict[Any, Any]:

@@ -6,6 +6,7 @@ environment. Never tries again: that is for callers, who know what may be repeat
 """
 
 import asyncio
+import io
 import os
 import ssl
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ MAX_IN_FLIGHT = 64  # requests but waits, for each client
 CONNECT_SECONDS = 5.0
 ATTEMPT_SECONDS = 10.0
 WAIT_MARGIN_SECONDS = 5.0
+IN_ONE_PIECE_BYTES = 1 << 18  # more would hold the event loop, and aiohttp warns of it at 1 MiB
 
 _FORMS = {
     Form.MSGPACK.value: Form.MSGPACK,
@@ -221,9 +223,12 @@ class Transport:
     async def _exchange(
         self, session: aiohttp.ClientSession, request: Request[A], timeout_seconds: float
     ) -> Answer[A]:
-        data, headers = None, {}
+        data: bytes | io.BytesIO | None = None
+        headers = {}
         if request.body is not None:
             data = messages.encode(request.body, Form.MSGPACK)
+            if len(data) > IN_ONE_PIECE_BYTES:
+                data = io.BytesIO(data)
             headers["Content-Type"] = Form.MSGPACK.value
         most_seconds = ATTEMPT_SECONDS
         if request.wait_seconds:

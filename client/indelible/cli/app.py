@@ -113,6 +113,20 @@ _COMMANDS: tuple[tuple[str, str, str, str, str], ...] = (
         "indelible history config theme -n 1",
     ),
     (
+        "export",
+        "transfer:export",
+        "Write a log to a file, as lines of JSON.",
+        "indelible export config config.jsonl",
+        "indelible export config --history | gzip > config.jsonl.gz",
+    ),
+    (
+        "import",
+        "transfer:import_",
+        "Bring an export into a log.",
+        "indelible import config.jsonl",
+        "zcat config.jsonl.gz | indelible import - config-copy",
+    ),
+    (
         "drop",
         "writing:drop",
         "Delete a log with all its versions.",

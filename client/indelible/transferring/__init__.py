@@ -9,14 +9,13 @@ from pathlib import Path
 from indelible.client import AsyncClient
 from indelible.names import Name
 from indelible.transferring.exporting import Exported, OnProgress, Progress, export_log
-from indelible.transferring.exports import Export, ExportError, Heading
+from indelible.transferring.exports import Export, Heading
 from indelible.transferring.importing import Imported, import_original
 from indelible.transferring.marks import OfEntries, OfVersion, origin_of
 from indelible.transferring.originals import ExportOriginal
 
 __all__ = [
     "Export",
-    "ExportError",
     "Exported",
     "Heading",
     "Imported",

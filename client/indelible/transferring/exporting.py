@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from indelible.errors import NotFoundError
+from indelible.errors import ExportError, NotFoundError
 from indelible.handle import Handle
 from indelible.log import AsyncLog
 from indelible.modes import Mode
-from indelible.transferring.exports import Draft, ExportError, Heading, Kind, create_private
+from indelible.transferring.exports import Draft, Heading, Kind, create_private
 from indelible.transferring.originals import entry_members, step_members
 from indelible.transferring.steps import entries_at, steps_after
 

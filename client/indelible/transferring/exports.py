@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
-from indelible.errors import IndelibleError
+from indelible.errors import ExportError, IndelibleError
 from indelible.modes import Mode, ModeName
 from indelible.names import Name
 
@@ -36,10 +36,6 @@ MAX_LINE_BYTES = 64 << 20  # a full commit is below a quarter of it, however it 
 
 _CHECK = b'{"check":'
 _END = b'{"end":'
-
-
-class ExportError(IndelibleError):
-    """A file that is no export, that was cut off or altered, or that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,12 +131,11 @@ class Draft:
             ExportError: the file holds another log's export, or none.
         """
         first = file.readline(MAX_LINE_BYTES)
-        if not first.endswith(b"\n"):  # killed at its first line
+        if _begins(heading, first):  # killed in its first line
             file.seek(0)
             file.truncate()
             return cls(file, heading)
-        found = _heading(first)
-        _check_same(found, heading)
+        found = _same(first, heading)
         draft = cls.__new__(cls)
         draft._file, draft.heading, draft.position = file, found, Position()
         draft._digest = sha256(first)
@@ -190,7 +185,20 @@ class Draft:
         self._digest.update(line)
 
 
-def _check_same(found: Heading, wanted: Heading) -> None:
+def _begins(heading: Heading, line: bytes) -> bool:
+    """Whether `line` is the beginning of this heading's, of whatever version."""
+    if line.endswith(b"\n"):
+        return False
+    fixed, _, _ = _spelled(heading.members()).rpartition(b'"version":')
+    return fixed.startswith(line) or line.startswith(fixed)
+
+
+def _same(line: bytes, wanted: Heading) -> Heading:
+    """The heading in `line`, which is one of the same log."""
+    try:
+        found = _heading(line)
+    except ExportError as error:
+        raise ExportError(f"the file is no unfinished export ({error}): choose another") from None
     ours, theirs = wanted.members(), found.members()
     for name in ("log_id", "kind"):
         if ours[name] != theirs[name]:
@@ -198,6 +206,7 @@ def _check_same(found: Heading, wanted: Heading) -> None:
                 f"the unfinished export that is there is of another log or kind ({name} is "
                 f"{theirs[name]!r}, not {ours[name]!r}): remove it, or choose another file"
             )
+    return found
 
 
 class Export:
@@ -327,8 +336,7 @@ def _checked(line: bytes, digest: str) -> Position | None:
 
 def _spelled(members: Mapping[str, Any]) -> bytes:
     try:
-        text = json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return text.encode() + b"\n"
+        return _ENCODER.encode(members).encode() + b"\n"
     except ValueError as error:  # written by other means than this library
         version = members.get("version")
         raise ExportError(f"version {version} holds what JSON cannot spell: {error}") from None
@@ -340,7 +348,7 @@ def _object(line: bytes) -> dict[str, Any]:
         ValueError: not an object of JSON.
     """
     try:
-        members = json.loads(line, parse_constant=_no_constant)
+        members = _DECODER.decode(line.decode())
     except RecursionError:
         raise ValueError("nested too deep") from None
     if not isinstance(members, dict):
@@ -350,3 +358,8 @@ def _object(line: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: a file has a million lines.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)

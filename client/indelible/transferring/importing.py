@@ -8,6 +8,7 @@ with the original. Owns the order of all that; knows nothing of where the origin
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Literal
 
 from indelible_protocol.commands import Command as SealedCommand
 from indelible_protocol.commands import encode
@@ -33,14 +34,15 @@ from indelible.writing import Writer, draft
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What an import came to. `done` counts entries or versions, `resumed` those of them that
-    an earlier try had brought; `version` is the log's now.
+    """What an import came to. `done` counts entries or versions (`unit` says which), `resumed`
+    those of them that an earlier try had brought; `version` is the log's now.
 
     `shortened` counts sources that lost their end to the mark of where they come from.
     """
 
     name: Name
     version: int
+    unit: Literal["entries", "versions"]
     done: int
     resumed: int
     commits: int
@@ -120,6 +122,7 @@ class _Import:
         return Imported(
             name=self.log.name,
             version=await self.log.version,
+            unit=progress.unit,
             done=self.original.total,
             resumed=resumed,
             commits=self.commits,

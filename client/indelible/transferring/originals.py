@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 from indelible.codec import TURN_SECONDS
 from indelible.commands import Delete, Upsert
-from indelible.errors import RequestError
+from indelible.errors import ExportError, RequestError
 from indelible.modes import Mode, ModeName
 from indelible.names import Name
 from indelible.spelling import from_json, to_json
-from indelible.transferring.exports import Export, ExportError, Kind, is_whole
+from indelible.transferring.exports import Export, Kind, is_whole
 from indelible.transferring.marks import iso_of
 from indelible.transferring.steps import Step
 
