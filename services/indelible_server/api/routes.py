@@ -201,8 +201,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=diffs.wait,
         summary="Wait until one of many logs is beyond its version.",
         bodies=(messages.Wait,),
-        answers={200: messages.Moved, 204: None},
-        errors=(),
+        answers={200: messages.Moved},
     ),
 )
 

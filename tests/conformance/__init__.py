@@ -1,0 +1,6 @@
+"""The protocol as cases over HTTP alone, against any service.
+
+`python -m pytest tests/conformance --url http://… --credentials FILE [--second-url http://…]` runs
+them against a service that is there; with a second URL, of another process of the same service,
+requests go to the two in turn. Without --url, services are started here.
+"""

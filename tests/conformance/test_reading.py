@@ -1,0 +1,192 @@
+"""Reads of a log with a known past, natively and through the original protocol."""
+
+import base64
+import itertools
+from typing import Any
+
+import pytest
+
+from tests.conformance.http import Caller, b64, url64
+from tests.conformance.model import COMMITS, CONTENTS, HEAD, HISTORIES, NAME, net
+
+VERSIONS = range(HEAD + 1)
+PAIRS = list(itertools.product(VERSIONS, VERSIONS))
+ORDERS = ("command", "key")
+
+
+@pytest.fixture(scope="session")
+def log(caller: Caller) -> str:
+    path = caller.make_log(NAME)
+    if caller.ask("GET", path).json["version"] == 0:
+        for commands in COMMITS:
+            assert caller.commit(path, *commands).status == 201
+    return path
+
+
+def changes_of(page: list[dict[str, Any]]) -> list[tuple[str, str, str, int]]:
+    return [(c["op"], plain(c["key"]), plain(c["value"]), c["version"]) for c in page]
+
+
+def plain(text: str) -> str:
+    return base64.b64decode(text).decode()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("first", "last"), PAIRS)
+def test_diff_of_any_two_versions(
+    caller: Caller, log: str, first: int, last: int, order: str
+) -> None:
+    answer = caller.ask("GET", f"{log}/diff?from={first}&to={last}&order={order}")
+    assert (answer.status, answer.headers["Indelible-Version"]) == (200, str(HEAD))
+    assert (answer.json["from"], answer.json["to"], answer.json["cursor"]) == (first, last, None)
+    changes = changes_of(answer.json["changes"])
+    assert set(changes) == net(first, last)
+    assert len(changes) == len(set(changes))
+    check_order(changes, order)
+
+
+def check_order(changes: list[tuple[str, str, str, int]], order: str) -> None:
+    keys = [key for _, key, _, _ in changes]
+    assert len(list(itertools.groupby(keys))) == len(set(keys))  # a key's sides stand together
+    for (op, key, _, _), (other_op, other_key, _, _) in itertools.pairwise(changes):
+        if key == other_key:
+            assert (op, other_op) == ("remove", "add")
+    if order == "key":
+        assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest.mark.parametrize(("first", "last"), [(0, 4), (1, 3), (4, 0), (3, 1)])
+def test_pages_of_a_diff_are_the_diff(
+    caller: Caller, log: str, first: int, last: int, limit: int
+) -> None:
+    whole = caller.ask("GET", f"{log}/diff?from={first}&to={last}").json["changes"]
+    query, pages = f"from={first}&to={last}&limit={limit}", []
+    while True:
+        page = caller.ask("GET", f"{log}/diff?{query}").json
+        assert (page["from"], page["to"]) == (first, last)
+        pages.append(page["changes"])
+        if page["cursor"] is None:
+            break
+        query = f"cursor={page['cursor']}&limit={limit}"
+    assert [change for page in pages for change in page] == whole
+    assert all(len(page) == limit for page in pages[:-1])
+
+
+@pytest.mark.parametrize("key", ["a", "b", "c", "d"])
+@pytest.mark.parametrize("at", [*VERSIONS, None])
+def test_an_entry_at_any_version(caller: Caller, log: str, key: str, at: int | None) -> None:
+    query = "" if at is None else f"?at={at}"
+    answer = caller.ask("GET", f"{log}/entries/{url64(key)}{query}")
+    held = CONTENTS[HEAD if at is None else at].get(key)
+    if held is None:
+        assert (answer.status, answer.code) == (404, "NONEXISTENT_KEY")
+        return
+    assert answer.json == {
+        "key": b64(key),
+        "sealed_key": "",
+        "value": b64(held[0]),
+        "version": held[1],
+    }
+
+
+@pytest.mark.parametrize("at", [*VERSIONS, None])
+def test_many_entries_of_one_version(caller: Caller, log: str, at: int | None) -> None:
+    asked = ["c", "d", "a", "b"]
+    body: dict[str, Any] = {"keys": [b64(key) for key in asked]}
+    if at is not None:
+        body["at"] = at
+    answer = caller.ask("POST", f"{log}/entries:batchGet", body)
+    held = CONTENTS[HEAD if at is None else at]
+    assert answer.json["version"] == (HEAD if at is None else at)
+    assert [plain(e["key"]) for e in answer.json["entries"]] == [k for k in asked if k in held]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 50])
+@pytest.mark.parametrize("key", HISTORIES)
+def test_a_history_page_by_page(caller: Caller, log: str, key: str, limit: int) -> None:
+    steps, cursor = [], ""
+    while True:
+        query = f"limit={limit}" + (f"&cursor={cursor}" if cursor else "")
+        page = caller.ask("GET", f"{log}/entries/{url64(key)}/history?{query}").json
+        steps += [(c["op"], c["version"], plain(c["value"])) for c in page["changes"]]
+        cursor = page["cursor"]
+        if cursor is None:
+            break
+    assert steps == HISTORIES[key]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 4, 5])
+def test_versions_newest_first(caller: Caller, log: str, limit: int) -> None:
+    found, cursor = [], ""
+    while True:
+        query = f"limit={limit}" + (f"&cursor={cursor}" if cursor else "")
+        page = caller.ask("GET", f"{log}/versions?{query}").json
+        found += page["versions"]
+        cursor = page["cursor"]
+        if cursor is None:
+            break
+    assert [v["version"] for v in found] == [4, 3, 2, 1]
+    assert [v["changes"] for v in found] == [1, 2, 1, 2]
+    assert [v["commands"] for v in found] == [1, 2, 1, 2]
+    times = [v["time_ms"] for v in found]
+    assert times == sorted(times, reverse=True)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 4), (0, 1), (2, 4), (4, 4), (3, 4)])
+def test_commits_of_a_range(caller: Caller, log: str, first: int, last: int) -> None:
+    page = caller.ask("GET", f"{log}/commits?from={first}&to={last}").json
+    assert [commit["version"] for commit in page["commits"]] == list(range(first + 1, last + 1))
+    assert page["to"] == last
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("first", "last"), [pair for pair in PAIRS if pair[0] <= pair[1]])
+def test_v1_diff_of_any_two_versions(
+    caller: Caller, log: str, first: int, last: int, order: str
+) -> None:
+    asked = {"logName": NAME, "fromVersion": first, "toVersion": last, "orderResultsBy": order}
+    answer = caller.say("diff", asked)
+    assert answer.status == 200, answer.body
+    assert list(answer.json) == ["fromVersion", "toVersion", "page", "nextPageOptions"]
+    assert (answer.json["fromVersion"], answer.json["toVersion"]) == (first, last)
+    page = [
+        (
+            c["change"].lower(),
+            plain(c["entry"]["key"]),
+            plain(c["entry"]["value"]),
+            c["version"],
+        )
+        for c in answer.json["page"]
+    ]
+    assert set(page) == net(first, last)
+    check_order(page, order)
+    assert answer.json["nextPageOptions"] is None
+
+
+@pytest.mark.parametrize("limit", [1, 2, "3"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_v1_pages_are_the_diff(caller: Caller, log: str, order: str, limit: int | str) -> None:
+    asked = {"logName": NAME, "fromVersion": 1, "toVersion": 4, "orderResultsBy": order}
+    whole = caller.say("diff", asked).json["page"]
+    found: list[Any] = []
+    options: Any = None
+    while True:
+        more = {"limit": limit} | ({"paginationOptions": options} if options else {})
+        page = caller.say("diff", asked | more).json
+        assert len(page["page"]) <= int(limit)
+        found += page["page"]
+        options = page["nextPageOptions"]
+        if options is None:
+            break
+        assert list(options) == ["skipToKey", "removeAlreadySeen", "skipToVersion", "skipToCommand"]
+    assert found == whole
+
+
+@pytest.mark.parametrize("key", ["a", "c"])
+def test_v1_looks_one_key_up_by_made_up_options(caller: Caller, log: str, key: str) -> None:
+    options = {"skipToKey": b64(key), "removeAlreadySeen": True}
+    asked = {"logName": NAME, "orderResultsBy": "key", "limit": 1, "paginationOptions": options}
+    (found,) = caller.say("diff", asked).json["page"]
+    assert found["entry"]["key"] == b64(key)
+    assert found["version"] == CONTENTS[HEAD][key][1]
