@@ -1,5 +1,6 @@
 """`indelible export` and `indelible import`: killed in the middle, they go on where they were."""
 
+import base64
 import json
 import os
 import pty
@@ -12,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from indelible import Client
+from indelible import Client, v1
 
 from tests.cli.conftest import Cli, process
+from tests.support.service import Service
 
 ENTRIES = 3_000
 GIVE_UP_SECONDS = 60.0
@@ -192,3 +194,37 @@ def test_the_file_is_lines_of_json_for_other_programs(cli: Cli, tmp_path: Path) 
     assert first["changes"] == [{"set": "a", "to": 1}]
     assert second["changes"] == [{"remove": "a"}]
     assert end["end"]["lines"] == 2
+
+
+def test_a_log_of_the_original_client_becomes_a_sealed_one(
+    cli: Cli, service: Service, tmp_path: Path
+) -> None:
+    members = {
+        "endpoint_url": service.url,
+        "customer_id": service.customer_id,
+        "apikey": service.apikey,
+        "master_key_base64": base64.b64encode(os.urandom(32)).decode(),
+    }
+    (tmp_path / "old.json").write_text(json.dumps(members))
+    original = v1.Log("config", v1.profileFromJson(json.dumps(members)))
+    original.create()
+    original.update([v1.Cmd.Upsert("a", 1), v1.Cmd.Upsert("b", [2])], "first")
+    original.update([v1.Cmd.Remove("a", 1)], "second")
+    asked = ("import", "--from-v1", "config", "--v1-profile", "old.json")
+    assert cli(*asked).out == "imported 1 entries into config at v1; compared, and equal\n"
+    assert contents(cli, "config") == [("b", [2])]
+    assert cli(*asked, "--history", "past", "-o", "json").json["versions"] == 2
+    sources = [v["source"] for v in cli("versions", "past", "-o", "json").json]
+    assert [source.split(" [imported v")[0] for source in sources] == ["second", "first"]
+    for arguments, code, told in (
+        ((*asked[:3],), 2, "--v1-profile"),
+        ((*asked[:4], "absent.json"), 1, "absent.json"),
+        (("import", "x.jsonl", "--history"), 2, "--from-v1"),
+        ((*asked, "one", "two"), 2, "[LOG]"),
+        ((*asked, "--v1-key-mode", "raw", "raw"), 2, "raw"),
+        (("import", "--from-v1", "absent", "--v1-profile", "old.json"), 3, "NONEXISTENT_LOG"),
+        ((*asked, "other", "--v1-key-mode", "json"), 1, "other modes"),
+    ):
+        done = cli(*arguments)
+        assert (done.code, told in done.err) == (code, True), (arguments, done)
+        assert members["master_key_base64"] not in done.out + done.err

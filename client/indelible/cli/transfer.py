@@ -11,21 +11,26 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
+from indelible import v1
 from indelible.cli.options import DEFAULT, Common, flag
 from indelible.cli.output import Output, wants_colour
 from indelible.cli.values import log_name, name_text
 from indelible.client import AsyncClient
+from indelible.errors import ConfigError, RequestError
 from indelible.transferring import (
     Exported,
     Imported,
     OnProgress,
     Progress,
+    V1Mode,
     export_log,
+    import_from_v1,
     import_log,
 )
 
@@ -87,39 +92,105 @@ def export(
         )
 
 
+@Parameter(name="*", group=Group("The original client's logs"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromV1:
+    """A log of the original client, in place of a file."""
+
+    from_v1: Annotated[
+        str | None, Parameter(help='Its name; ["a", "b"] is one of parts (stringlist).')
+    ] = None
+    v1_profile: Annotated[
+        Path | None, Parameter(help="The profile of the original client, which opens it.")
+    ] = None
+    v1_key_mode: Annotated[V1Mode, Parameter(help="What its keys are.")] = "string"
+    v1_value_mode: Annotated[V1Mode, Parameter(help="What its values are.")] = "json"
+    v1_unencrypted: Annotated[bool, flag("It was written with encrypt=False.")] = False
+    v1_raw_name: Annotated[bool, flag("Its name_mode is raw.")] = False
+    history: Annotated[bool, flag("Its whole history, not its contents alone.")] = False
+
+    def opened(self, *, allow_plain_http: bool) -> v1.Log:
+        """
+        Raises:
+            ConfigError: no such profile, or none at all.
+        """
+        if self.v1_profile is None:
+            raise RequestError("--from-v1 needs --v1-profile, the original client's profile")
+        name = log_name(self.from_v1 or "")
+        name_mode = "string" if isinstance(name, str) else "stringlist"
+        try:
+            profile = v1.profileFromJson(self.v1_profile.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{self.v1_profile} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.v1_profile} is no profile of the original client: {error}"
+            ) from error
+        try:
+            return v1.Log(
+                name,
+                profile,
+                self.v1_key_mode,
+                self.v1_value_mode,
+                encrypt=not self.v1_unencrypted,
+                name_mode="raw" if self.v1_raw_name else name_mode,
+                allow_plain_http=allow_plain_http,
+            )
+        except (ValueError, TypeError) as error:
+            raise RequestError(f"no log of the original client: {error}") from error
+
+
+NO_V1 = FromV1()
+
+
 def import_(
-    file: str,
-    log: str | None = None,
-    /,
-    *,
+    *what: str,
     group: Annotated[
         str | None, Parameter(help="Group of a log that is made; else the original's.")
     ] = None,
     into_existing: Annotated[
         bool, flag("Add entries to a log that holds others; equal ones stay as they are.")
     ] = False,
+    original: FromV1 = NO_V1,
     common: Common = DEFAULT,
 ) -> None:
-    """Bring an export into a log, and compare both in the end.
+    """Bring an export into a log, or a log of the original client; and compare in the end.
 
     Interrupted or killed, the same command goes on where it was; no commit enters twice.
     Nothing is written of a file that is cut off or altered.
 
     Parameters
     ----------
-    file
-        An export; - is stdin.
-    log
-        The log's name; without it, that of the log that was exported.
+    what
+        FILE [LOG]: an export (- is stdin), and the log's name if it is to have another; with
+        --from-v1, LOG alone.
     """
     output = Output(common)
+    names = list(what)
+    file = names.pop(0) if original.from_v1 is None and names else None
+    if len(names) > 1 or (file is None and original.from_v1 is None):
+        raise RequestError("FILE [LOG] expected, or --from-v1 NAME [LOG]")
+    if file is not None and original != NO_V1:
+        raise RequestError("--history and --v1-… go with --from-v1; a file is what it is")
+    name = log_name(names[0]) if names else None
 
     async def run(client: AsyncClient, tell: OnProgress) -> Imported:
+        if file is None:
+            opened = original.opened(allow_plain_http=common.allow_plain_http)
+            return await import_from_v1(
+                client,
+                opened,
+                name,
+                history=original.history,
+                group=group,
+                into_existing=into_existing,
+                on_progress=tell,
+            )
         with _readable(file) as path:
             return await import_log(
                 client,
                 path,
-                None if log is None else log_name(log),
+                name,
                 group=group,
                 into_existing=into_existing,
                 on_progress=tell,
@@ -213,6 +284,8 @@ class _InLines:
 
     def _line(self, progress: Progress, seconds: float) -> str:
         rate = (progress.done - self._from) / seconds
+        if progress.total is None:
+            return f"{progress.phase}: {progress.done:,} {progress.unit}, {rate:,.0f}/s"
         left = f", {(progress.total - progress.done) / rate:,.0f} s left" if rate else ""
         share = 100 * progress.done // max(progress.total, 1)
         return (
@@ -247,6 +320,11 @@ def _bar(common: Common) -> "Bar":
     from rich.progress import Progress as Bar
     from rich.text import Text
 
+    class CountColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            total = "" if task.total is None else f"/{task.total:,.0f}"
+            return Text(f"{task.completed:,.0f}{total} {task.fields['unit']}")
+
     class RateColumn(ProgressColumn):
         def render(self, task: Task) -> Text:
             since = task.completed - task.fields["began"]
@@ -256,7 +334,7 @@ def _bar(common: Common) -> "Bar":
     return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+        CountColumn(),
         RateColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True, no_color=not wants_colour(sys.stderr, common.color)),

@@ -6,6 +6,7 @@ take bounded memory, go on where they were after they were killed, and say how f
 
 from pathlib import Path
 
+from indelible import v1
 from indelible.client import AsyncClient
 from indelible.names import Name
 from indelible.transferring.exporting import Exported, OnProgress, Progress, export_log
@@ -13,6 +14,7 @@ from indelible.transferring.exports import Export, Heading
 from indelible.transferring.importing import Imported, import_original
 from indelible.transferring.marks import OfEntries, OfVersion, origin_of
 from indelible.transferring.originals import ExportOriginal
+from indelible.transferring.v1_logs import V1Mode, V1Original
 
 __all__ = [
     "Export",
@@ -23,7 +25,9 @@ __all__ = [
     "OfVersion",
     "OnProgress",
     "Progress",
+    "V1Mode",
     "export_log",
+    "import_from_v1",
     "import_log",
     "origin_of",
 ]
@@ -56,6 +60,36 @@ async def import_log(
     return await import_original(
         client,
         ExportOriginal(export),
+        name,
+        group=group,
+        into_existing=into_existing,
+        on_progress=on_progress,
+    )
+
+
+async def import_from_v1(
+    client: AsyncClient,
+    original: v1.Log,
+    name: Name | None = None,
+    *,
+    history: bool = False,
+    group: str | None = None,
+    into_existing: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Imported:
+    """Copies a log of the original client, as it is now, into a sealed one; see `import_log`.
+
+    Its contents, or its `history`: one commit for each version, or several where sealing
+    makes it too large for one. Mode `raw` becomes `binary`. Times and sources are kept if the
+    service of the original speaks this library's protocol too: its own does not tell them.
+
+    Raises:
+        NotFoundError, DeniedError, UnavailableError: of the original's service too.
+        UnsealError: the original does not open with its profile, or has other modes.
+    """
+    return await import_original(
+        client,
+        await V1Original.of(original, history=history),
         name,
         group=group,
         into_existing=into_existing,

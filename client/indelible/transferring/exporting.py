@@ -20,14 +20,14 @@ Phase = Literal["exporting", "importing", "comparing"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a transfer is. `unit` says what `done` and `total` count.
+    """How far a transfer is. `unit` says what `done` and `total` count; None if not known.
 
     `resumed` of what is done was done before this try.
     """
 
     phase: Phase
     done: int
-    total: int
+    total: int | None
     unit: Literal["entries", "versions"]
     resumed: int = 0
 

@@ -118,12 +118,12 @@ class _Import:
             async for batch in batches:
                 await self._write(batch)
                 self.tell(replace(progress, done=batch.done))
-        await self._compare(replace(progress, phase="comparing", done=0, resumed=0))
+        compared = await self._compare(replace(progress, phase="comparing", done=0, resumed=0))
         return Imported(
             name=self.log.name,
             version=await self.log.version,
             unit=progress.unit,
-            done=self.original.total,
+            done=compared,
             resumed=resumed,
             commits=self.commits,
             shortened=self.shortened,
@@ -283,8 +283,10 @@ class _Import:
 
     # Comparing
 
-    async def _compare(self, progress: Progress) -> None:
+    async def _compare(self, progress: Progress) -> int:
+        """How many entries were found, or the last version that was."""
         self.tell(progress)
+        done = 0
         if self.original.kind == "commits":
             checked = check_steps(self.handle, self.original, self.expected or 0)
         else:
@@ -292,6 +294,7 @@ class _Import:
         async with aclosing(checked):
             async for done in checked:
                 self.tell(replace(progress, done=done))
+        return done
 
 
 async def import_original(

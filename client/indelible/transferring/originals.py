@@ -26,7 +26,8 @@ Row = tuple[Any, Any]  # a key and its value
 class Original(Protocol):
     """`id` is 16 hexadecimal digits that tell it from any other, the same at every try.
 
-    `total` counts its entries, or its versions if its kind is `commits`.
+    `total` counts its entries, or its versions if its kind is `commits`; None if that is not
+    known beforehand.
     """
 
     @property
@@ -42,7 +43,7 @@ class Original(Protocol):
     @property
     def value_mode(self) -> ModeName: ...
     @property
-    def total(self) -> int: ...
+    def total(self) -> int | None: ...
 
     def rows(self, skip: int) -> AsyncGenerator[Row, None]:
         """Its entries behind the first `skip`."""

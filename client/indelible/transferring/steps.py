@@ -24,6 +24,7 @@ from indelible.codec import Codec, in_turns
 from indelible.commands import Delete, Upsert
 from indelible.errors import VerificationError
 from indelible.handle import Handle
+from indelible.remote import RemoteLog
 from indelible.transferring.streams import in_order
 from indelible.transport import Request
 
@@ -53,7 +54,9 @@ class Scanned(NamedTuple):
     entries: list[Entry]
 
 
-class _Commit(NamedTuple):
+class ReadCommit(NamedTuple):
+    """A commit as stored, and what its bytes say; without commands if it is a control commit."""
+
     stored: messages.StoredCommit
     header: Header
     commands: list[Command]
@@ -65,7 +68,7 @@ async def entries_at(handle: Handle, version: int, after: int = 0) -> AsyncGener
     Ordered by the command that brought them, so that where a reader stopped is where it can
     go on.
     """
-    async with aclosing(_commit_pages(handle, after, version)) as pages:
+    async with aclosing(commit_pages(handle.remote, after, version)) as pages:
         async for page in pages:
             scanned = _last(page)
             places: dict[tuple[int, bytes], tuple[int, bytes]] = {}
@@ -126,7 +129,7 @@ async def _entries(handle: Handle, tokens: Sequence[bytes], version: int) -> lis
 
 async def steps_after(handle: Handle, after: int, to: int) -> AsyncGenerator[Step, None]:
     """What each version in (after, to] changed."""
-    async with aclosing(_commit_pages(handle, after, to)) as pages:
+    async with aclosing(commit_pages(handle.remote, after, to)) as pages:
         async for page in pages:
             runs = (lambda run=run: _steps_of(handle, run) for run in _runs(page))
             async with aclosing(in_order(runs)) as answers:
@@ -135,9 +138,9 @@ async def steps_after(handle: Handle, after: int, to: int) -> AsyncGenerator[Ste
                         yield step
 
 
-def _runs(page: Sequence[_Commit]) -> Iterator[list[_Commit]]:
+def _runs(page: Sequence[ReadCommit]) -> Iterator[list[ReadCommit]]:
     """Neighbours of which no two name one key: what they change together, each changed alone."""
-    run: list[_Commit] = []
+    run: list[ReadCommit] = []
     keys: set[bytes] = set()
     for commit in page:
         named = {command.token for command in commit.commands}
@@ -150,7 +153,7 @@ def _runs(page: Sequence[_Commit]) -> Iterator[list[_Commit]]:
         yield run
 
 
-async def _steps_of(handle: Handle, run: Sequence[_Commit]) -> list[Step]:
+async def _steps_of(handle: Handle, run: Sequence[ReadCommit]) -> list[Step]:
     version_of = {
         command.token: commit.stored.version for commit in run for command in commit.commands
     }
@@ -173,7 +176,7 @@ async def _steps_of(handle: Handle, run: Sequence[_Commit]) -> list[Step]:
     )
 
 
-def _step(codec: Codec, commit: _Commit, changes: dict[Any, Upsert | Delete]) -> Step:
+def _step(codec: Codec, commit: ReadCommit, changes: dict[Any, Upsert | Delete]) -> Step:
     stored, header = commit.stored, commit.header
     told = codec.version(
         messages.VersionInfo(
@@ -196,16 +199,18 @@ def _step(codec: Codec, commit: _Commit, changes: dict[Any, Upsert | Delete]) ->
     )
 
 
-async def _commit_pages(handle: Handle, after: int, to: int) -> AsyncGenerator[list[_Commit], None]:
+async def commit_pages(
+    remote: RemoteLog, after: int, to: int
+) -> AsyncGenerator[list[ReadCommit], None]:
     """The commits of the versions in (after, to]; the next page comes while one is used."""
     task: asyncio.Task[messages.Commits] | None = None
     try:
         while after < to:
-            task = task or asyncio.create_task(_commits(handle, after, to))
+            task = task or asyncio.create_task(_commits(remote, after, to))
             page, task = await task, None
             after = page.to
             if after < to:
-                task = asyncio.create_task(_commits(handle, after, to))
+                task = asyncio.create_task(_commits(remote, after, to))
             yield await in_turns(page.commits, _decoded)
     finally:
         if task is not None:
@@ -213,8 +218,7 @@ async def _commit_pages(handle: Handle, after: int, to: int) -> AsyncGenerator[l
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def _commits(handle: Handle, after: int, to: int) -> messages.Commits:
-    remote = handle.remote
+async def _commits(remote: RemoteLog, after: int, to: int) -> messages.Commits:
     page = await remote.service.message(
         Request(
             method="GET",
@@ -233,7 +237,7 @@ async def _commits(handle: Handle, after: int, to: int) -> messages.Commits:
     return page
 
 
-def _decoded(stored: messages.StoredCommit) -> _Commit:
+def _decoded(stored: messages.StoredCommit) -> ReadCommit:
     try:
         header = Header.decode(stored.header)
         commands = [located.command for located in read_body(header, stored.body)]
@@ -242,8 +246,8 @@ def _decoded(stored: messages.StoredCommit) -> _Commit:
             f"the commit of version {stored.version} cannot be read: {error}",
             evidence={"header": stored.header},
         ) from error
-    return _Commit(stored, header, commands if header.kind is CommitKind.DATA else [])
+    return ReadCommit(stored, header, commands if header.kind is CommitKind.DATA else [])
 
 
-def _last(page: Sequence[_Commit]) -> int:
+def _last(page: Sequence[ReadCommit]) -> int:
     return page[-1].stored.version

@@ -1,0 +1,109 @@
+"""A million entries into a log and out of it again, killed on the way: *torture*."""
+
+import json
+import random
+import re
+import time
+from itertools import zip_longest
+from pathlib import Path
+
+import psutil
+import pytest
+from indelible import Client
+from indelible.transferring import Export, Heading
+from indelible.transferring.exports import Draft
+
+from tests.cli.conftest import process, profile_of_new_tenant
+from tests.support.service import StartService
+
+ENTRIES = 1_000_000
+KILLS = 3
+MAX_RSS_MIB = 256
+GIVE_UP_SECONDS = 1_500.0
+
+
+class Run:
+    """One command as a process: its greatest memory, and how far it said it was."""
+
+    def __init__(self, arguments: list[str], profile: Path, folder: Path) -> None:
+        self.said = folder / "stderr"
+        self._process = process(arguments, profile)
+        self._status = psutil.Process(self._process.pid)
+        self.rss_mib = 0.0
+
+    def watch(self, seconds: float) -> bool:
+        """Whether it ended within that time; it is killed otherwise, by SIGKILL."""
+        deadline = time.monotonic() + seconds
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                self.rss_mib = max(self.rss_mib, self._status.memory_info().rss / 2**20)
+            except psutil.NoSuchProcess:
+                break
+            time.sleep(0.1)
+        self._process.kill()
+        self.out, self.err = self._process.communicate()
+        return self._process.returncode == 0
+
+
+def killed_on_the_way(arguments: list[str], profile: Path, folder: Path, seconds: float) -> float:
+    """Runs the command to its end, through KILLS kills; its greatest memory in MiB."""
+    rng = random.Random(7)
+    most = 0.0
+    began = time.monotonic()
+    for _ in range(KILLS):
+        run = Run(arguments, profile, folder)
+        assert not run.watch(rng.uniform(0.5, 1.5) * seconds), run.out + run.err
+        most = max(most, run.rss_mib)
+        print(f"killed: {run.rss_mib:.0f} MiB, {run.err.splitlines()[-1:]}")
+    run = Run(arguments, profile, folder)
+    assert run.watch(GIVE_UP_SECONDS), run.err
+    print(run.out, f"{time.monotonic() - began:.0f} s with {KILLS} kills")
+    assert "were there already" in run.out
+    lines = [line for line in run.err.splitlines() if line.startswith(arguments[0][:4])]
+    done = [int(re.sub(r"\D", "", line.split(" of ")[0])) for line in lines]
+    assert done == sorted(set(done))  # it moves
+    assert len(done) > 1
+    return max(most, run.rss_mib)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3_000)
+def test_a_million_entries_go_in_and_out_through_kills_in_bounded_memory(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    service = start_service("all", "--data", str(tmp_path / "data"))
+    profile = profile_of_new_tenant(service, tmp_path)
+    source, back = tmp_path / "source.jsonl", tmp_path / "back.jsonl"
+    heading = Heading(
+        kind="entries",
+        name="million",
+        group="",
+        log_id="00" * 32,
+        key_mode="string",
+        value_mode="json",
+        version=1,
+    )
+    with source.open("w+b") as file:
+        draft = Draft(file, heading)
+        for n in range(ENTRIES):
+            draft.add({"key": f"user-{n:07d}", "value": {"n": n, "é": "x" * 20}, "version": 1})
+        draft.end()
+    server = psutil.Process(service.pid)
+
+    rss = killed_on_the_way(["import", str(source)], profile, tmp_path, 25.0)
+    print(f"import: {rss:.0f} MiB; API: {server.memory_info().rss / 2**20:.0f} MiB")
+    assert rss < MAX_RSS_MIB
+    with Client(profile) as client:
+        found = client.log("million").describe()
+    assert found.entries == ENTRIES
+    commits = found.version
+
+    rss = killed_on_the_way(["export", "million", str(back)], profile, tmp_path, 20.0)
+    print(f"export: {rss:.0f} MiB; API: {server.memory_info().rss / 2**20:.0f} MiB")
+    assert rss < MAX_RSS_MIB
+    pairs = zip_longest(Export(source).rows(), Export(back).rows())
+    for ours, theirs in pairs:
+        assert (ours["key"], ours["value"]) == (theirs["key"], theirs["value"])
+    # Full commits, each there once.
+    assert commits <= 1 + ENTRIES // 2_000
+    print(json.dumps({"commits": commits}))
