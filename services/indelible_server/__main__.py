@@ -63,6 +63,15 @@ def _add_tenant_commands(tenant: argparse.ArgumentParser) -> None:
     delete.add_argument("name", metavar="NAME")
     delete.add_argument("--yes", action="store_true", help="do not ask")
     delete.set_defaults(command=_tenant("delete"))
+    quota = commands.add_parser("quota", help="what a tenant may send; also while the server runs")
+    quota.add_argument("name", metavar="NAME")
+    quota.add_argument(
+        "--requests-per-second",
+        metavar="N",
+        required=True,
+        help="to one process, on average; `default` for tenant_requests_per_second",
+    )
+    quota.set_defaults(command=_tenant("set_quota"))
     keys = commands.add_parser("key", help="add and revoke API keys")
     key_commands = keys.add_subparsers(required=True, metavar="COMMAND")
     add = key_commands.add_parser("add", help="another API key; prints credentials as JSON, once")
@@ -74,7 +83,7 @@ def _add_tenant_commands(tenant: argparse.ArgumentParser) -> None:
         "key_id", metavar="KEY_ID", help="its public id (ik_ID_…), from tenant list"
     )
     revoke.set_defaults(command=_tenant("revoke_key"))
-    for parser in (create, listing, delete, add, revoke):
+    for parser in (create, listing, delete, quota, add, revoke):
         add_flags(parser, _STORE_FLAGS)
     for parser in (create, add):
         parser.add_argument(

@@ -58,6 +58,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_tenant_waiters: Annotated[
         int, Meta(ge=1, description="long polls that one tenant holds in a process at most")
     ] = 15_000
+    tenant_requests_per_second: Annotated[
+        float,
+        Meta(gt=0, description="requests that one tenant may send a process, on average"),
+    ] = 5_000.0
     max_commits_in_flight: Annotated[
         int, Meta(ge=1, description="commits that one process works on at once")
     ] = 1_024

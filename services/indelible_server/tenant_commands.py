@@ -20,7 +20,7 @@ from indelible_server.store.tenants import TenantError, Tenants
 from indelible_server.telemetry import configure_logging
 
 CONNECTIONS = 4
-REVOKED_WITHIN_SECONDS = 10
+IN_FORCE_WITHIN_SECONDS = 10
 TIMEOUT_SECONDS = 10.0
 
 Act = Callable[[Tenants, Settings], Awaitable[None]]
@@ -45,7 +45,7 @@ def add_key(options: argparse.Namespace) -> int:
 def revoke_key(options: argparse.Namespace) -> int:
     async def act(tenants: Tenants, _settings: Settings) -> None:
         await tenants.revoke_key(options.name, options.key_id)
-        _say(f"revoked; it stops working within {REVOKED_WITHIN_SECONDS} s")
+        _say(f"revoked; it stops working within {IN_FORCE_WITHIN_SECONDS} s")
 
     return _on_store(options, act)
 
@@ -59,8 +59,24 @@ def list_all(options: argparse.Namespace) -> int:
                     "customer_id": tenant.tenant_id,
                     "created_ms": tenant.created_ms,
                     "key_ids": list(tenant.key_ids),
+                    "requests_per_second": tenant.requests_per_second,
                 }
             )
+
+    return _on_store(options, act)
+
+
+def set_quota(options: argparse.Namespace) -> int:
+    text = options.requests_per_second
+    try:
+        rate = None if text == "default" else float(text)
+    except ValueError:
+        _say(f"error: --requests-per-second is {text!r}, a number or `default` expected")
+        return 2
+
+    async def act(tenants: Tenants, _settings: Settings) -> None:
+        await tenants.set_rate(options.name, rate)
+        _say(f"set; it is in force within {IN_FORCE_WITHIN_SECONDS} s")
 
     return _on_store(options, act)
 

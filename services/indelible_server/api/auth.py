@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from indelible_protocol.errors import ErrorCode
 
+from indelible_server.api.rates import Rates
 from indelible_server.store.errors import Refusal
 from indelible_server.store.tenants import Credential, Tenants
 
@@ -20,16 +21,22 @@ _MAX_KEY_CHARS = 256
 class Authenticator:
     """`now` is a monotonic clock in seconds."""
 
-    def __init__(self, tenants: Tenants, now: Callable[[], float]) -> None:
+    def __init__(self, tenants: Tenants, rates: Rates, now: Callable[[], float]) -> None:
         self._tenants = tenants
+        self._rates = rates
         self._now = now
         self._known: OrderedDict[bytes, tuple[Credential, float]] = OrderedDict()
 
     async def authenticate(self, apikey: str) -> Credential:
         """
         Raises:
-            Refusal: BAD_API_KEY, with the same words whatever is wrong with it.
+            Refusal: BAD_API_KEY, with the same words whatever is wrong with it; RATE_LIMITED.
         """
+        credential = await self._credential(apikey)
+        self._rates.take(credential.tenant, credential.requests_per_second)
+        return credential
+
+    async def _credential(self, apikey: str) -> Credential:
         if not apikey or len(apikey) > _MAX_KEY_CHARS or not apikey.isascii():
             raise _bad_key()
         digest = sha256(apikey.encode()).digest()

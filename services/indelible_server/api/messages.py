@@ -116,7 +116,7 @@ def problem(
     )
     headers = {}
     if code.http_status in (429, 503):
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(details.get("retry_after_seconds", 1))
     if "current_version" in details:
         headers["Indelible-Version"] = str(details["current_version"])
     return web.Response(

@@ -10,6 +10,7 @@ from aiohttp import web
 from indelible_server.api.auth import Authenticator
 from indelible_server.api.committing import Committer
 from indelible_server.api.cursors import Cursors
+from indelible_server.api.rates import Rates
 from indelible_server.api.waiting import Waiting
 from indelible_server.settings import Settings
 from indelible_server.store.caching import WeighedCache
@@ -91,7 +92,11 @@ def make_services(
             max_in_flight=settings.max_commits_in_flight,
             seconds=settings.store_seconds,
         ),
-        authenticator=Authenticator(Tenants(redis, secret), time.monotonic),
+        authenticator=Authenticator(
+            Tenants(redis, secret),
+            Rates(settings.tenant_requests_per_second, time.monotonic),
+            time.monotonic,
+        ),
         cursors=Cursors(secret),
         durability=durability,
         metrics=metrics,

@@ -20,6 +20,7 @@ from indelible_server.store.names import Names, Scope
 
 _DUMMY_HASH = bytes(32)
 _LISTED_AT_ONCE = 500
+_RATE = "requests_per_second"
 
 
 class TenantError(Exception):
@@ -32,6 +33,7 @@ class Credential:
 
     tenant: str
     key_id: str
+    requests_per_second: float | None = None  # None: the service's own setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class Tenant:
     name: str
     created_ms: int
     key_ids: tuple[str, ...]
+    requests_per_second: float | None
 
 
 class Tenants:
@@ -105,8 +108,8 @@ class Tenants:
             tenants = []
             for name, raw_id in sorted(pairs.items()):
                 tenant_id = raw_id.decode()
-                created = await self._redis.execute_command(
-                    "HGET", keys.tenant(tenant_id), "created_ms"
+                created, rate = await self._redis.execute_command(
+                    "HMGET", keys.tenant(tenant_id), "created_ms", _RATE
                 )
                 key_ids = await self._redis.execute_command("SMEMBERS", keys.tenant_keys(tenant_id))
                 tenants.append(
@@ -115,9 +118,25 @@ class Tenants:
                         name=name.decode(),
                         created_ms=int(created or 0),
                         key_ids=tuple(sorted(key.decode() for key in key_ids)),
+                        requests_per_second=None if rate is None else float(rate),
                     )
                 )
         return tenants
+
+    async def set_rate(self, name: str, requests_per_second: float | None) -> None:
+        """What the tenant may send each process; None for the service's own setting.
+
+        Raises:
+            TenantError: no such tenant, or a rate that is not above 0.
+        """
+        if requests_per_second is not None and not 0 < requests_per_second < float("inf"):
+            raise TenantError(f"requests per second are {requests_per_second}, above 0 expected")
+        key = keys.tenant(await self.id_of(name))
+        async with store_answer():
+            if requests_per_second is None:
+                await self._redis.execute_command("HDEL", key, _RATE)
+            else:
+                await self._redis.execute_command("HSET", key, _RATE, repr(requests_per_second))
 
     async def delete(self, name: str) -> int:
         """Revokes the tenant's keys, then deletes its logs; how many logs there were.
@@ -164,7 +183,13 @@ class Tenants:
         matches = hmac.compare_digest(self._hash(apikey), expected or _DUMMY_HASH)
         if not matches or tenant is None:
             return None
-        return Credential(tenant=tenant.decode(), key_id=key_id)
+        async with store_answer():
+            rate = await self._redis.execute_command("HGET", keys.tenant(tenant.decode()), _RATE)
+        return Credential(
+            tenant=tenant.decode(),
+            key_id=key_id,
+            requests_per_second=None if rate is None else float(rate),
+        )
 
     def _hash(self, apikey: str) -> bytes:
         data = b"indelible/api-key\x00" + apikey.encode()
