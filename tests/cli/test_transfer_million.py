@@ -1,8 +1,8 @@
 """A million entries into a log and out of it again, killed on the way: *torture*."""
 
-import json
 import random
 import re
+import signal
 import time
 from itertools import zip_longest
 from pathlib import Path
@@ -25,14 +25,13 @@ GIVE_UP_SECONDS = 1_500.0
 class Run:
     """One command as a process: its greatest memory, and how far it said it was."""
 
-    def __init__(self, arguments: list[str], profile: Path, folder: Path) -> None:
-        self.said = folder / "stderr"
+    def __init__(self, arguments: list[str], profile: Path) -> None:
         self._process = process(arguments, profile)
         self._status = psutil.Process(self._process.pid)
         self.rss_mib = 0.0
 
-    def watch(self, seconds: float) -> bool:
-        """Whether it ended within that time; it is killed otherwise, by SIGKILL."""
+    def watch(self, seconds: float) -> int:
+        """Its exit code, if it ended within that time; it is killed otherwise, by SIGKILL."""
         deadline = time.monotonic() + seconds
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
@@ -42,21 +41,22 @@ class Run:
             time.sleep(0.1)
         self._process.kill()
         self.out, self.err = self._process.communicate()
-        return self._process.returncode == 0
+        return self._process.returncode
 
 
-def killed_on_the_way(arguments: list[str], profile: Path, folder: Path, seconds: float) -> float:
+def killed_on_the_way(arguments: list[str], profile: Path, seconds: float) -> float:
     """Runs the command to its end, through KILLS kills; its greatest memory in MiB."""
     rng = random.Random(7)
     most = 0.0
     began = time.monotonic()
     for _ in range(KILLS):
-        run = Run(arguments, profile, folder)
-        assert not run.watch(rng.uniform(0.5, 1.5) * seconds), run.out + run.err
+        run = Run(arguments, profile)
+        ended = run.watch(rng.uniform(0.5, 1.5) * seconds)
+        assert ended == -signal.SIGKILL, run.out + run.err
         most = max(most, run.rss_mib)
         print(f"killed: {run.rss_mib:.0f} MiB, {run.err.splitlines()[-1:]}")
-    run = Run(arguments, profile, folder)
-    assert run.watch(GIVE_UP_SECONDS), run.err
+    run = Run(arguments, profile)
+    assert run.watch(GIVE_UP_SECONDS) == 0, run.err
     print(run.out, f"{time.monotonic() - began:.0f} s with {KILLS} kills")
     assert "were there already" in run.out
     lines = [line for line in run.err.splitlines() if line.startswith(arguments[0][:4])]
@@ -90,7 +90,7 @@ def test_a_million_entries_go_in_and_out_through_kills_in_bounded_memory(
         draft.end()
     server = psutil.Process(service.pid)
 
-    rss = killed_on_the_way(["import", str(source)], profile, tmp_path, 25.0)
+    rss = killed_on_the_way(["import", str(source)], profile, 25.0)
     print(f"import: {rss:.0f} MiB; API: {server.memory_info().rss / 2**20:.0f} MiB")
     assert rss < MAX_RSS_MIB
     with Client(profile) as client:
@@ -98,12 +98,10 @@ def test_a_million_entries_go_in_and_out_through_kills_in_bounded_memory(
     assert found.entries == ENTRIES
     commits = found.version
 
-    rss = killed_on_the_way(["export", "million", str(back)], profile, tmp_path, 20.0)
+    rss = killed_on_the_way(["export", "million", str(back)], profile, 20.0)
     print(f"export: {rss:.0f} MiB; API: {server.memory_info().rss / 2**20:.0f} MiB")
     assert rss < MAX_RSS_MIB
     pairs = zip_longest(Export(source).rows(), Export(back).rows())
     for ours, theirs in pairs:
         assert (ours["key"], ours["value"]) == (theirs["key"], theirs["value"])
-    # Full commits, each there once.
-    assert commits <= 1 + ENTRIES // 2_000
-    print(json.dumps({"commits": commits}))
+    assert commits <= 1 + ENTRIES // 3_000  # full ones, each there once

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from indelible.errors import ExportError, NotFoundError
+from indelible.answers import Description
+from indelible.errors import ExportError, NotFoundError, VerificationError
 from indelible.handle import Handle
 from indelible.log import AsyncLog
 from indelible.modes import Mode
@@ -64,10 +65,12 @@ async def export_log(
     Raises:
         ExportError: TARGET is there already, or TARGET.partial is something else.
         NotFoundError: there is no version `at`, or the first versions are forgotten.
+        VerificationError: the service gave other entries than it has.
     """
-    heading = await _heading(log, "commits" if history else "entries", at)
+    found = await log.describe()
+    heading = _heading(log, found, "commits" if history else "entries", at)
     if not isinstance(target, str | Path):
-        return await _export(log._handle, Draft(target, heading), on_progress)
+        return await _export(log._handle, Draft(target, heading), found, on_progress)
     path = Path(target)
     partial = path.with_name(path.name + ".partial")
     with create_private(partial, unless=path) as file:
@@ -77,7 +80,7 @@ async def export_log(
                 f"{partial} is an export at version {draft.heading.version}, not {at}: "
                 "remove it, or choose another file"
             )
-        done = await _export(log._handle, draft, on_progress)
+        done = await _export(log._handle, draft, found, on_progress)
         os.fsync(file.fileno())
         _rename(partial, path)
     return done
@@ -95,8 +98,7 @@ def _rename(partial: Path, path: Path) -> None:
         partial.unlink()
 
 
-async def _heading(log: AsyncLog, kind: Kind, at: int | None) -> Heading:
-    found = await log.describe()
+def _heading(log: AsyncLog, found: Description, kind: Kind, at: int | None) -> Heading:
     if found.first_version > 0:
         raise NotFoundError(
             f"the versions before {found.first_version} of {log.name!r} are forgotten: "
@@ -115,7 +117,9 @@ async def _heading(log: AsyncLog, kind: Kind, at: int | None) -> Heading:
     )
 
 
-async def _export(handle: Handle, draft: Draft, on_progress: OnProgress | None) -> Exported:
+async def _export(
+    handle: Handle, draft: Draft, found: Description, on_progress: OnProgress | None
+) -> Exported:
     heading, resumed = draft.heading, draft.position
     progress = Progress(
         phase="exporting",
@@ -130,10 +134,17 @@ async def _export(handle: Handle, draft: Draft, on_progress: OnProgress | None) 
     async with aclosing(write(handle, draft)) as versions:
         async for version in versions:
             tell(replace(progress, done=version))
+    lines = draft.position.lines
+    told = found.entries if heading.kind == "entries" else heading.version
+    if heading.version == found.version and lines != told:
+        raise VerificationError(
+            f"the service told of {told:,} {heading.kind} in {handle.name!r}, and gave {lines:,}",
+            evidence={"description": found},
+        )
     return Exported(
         kind=heading.kind,
         version=heading.version,
-        lines=draft.position.lines,
+        lines=lines,
         resumed=resumed.lines,
         digest=draft.end(),
     )
