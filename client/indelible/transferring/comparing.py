@@ -14,7 +14,7 @@ from indelible.handle import Handle
 from indelible.transferring.marks import OfEntries, OfVersion, origin_of
 from indelible.transferring.originals import Original, Row
 from indelible.transferring.steps import Step, steps_after
-from indelible.transferring.streams import ahead, chunks
+from indelible.transferring.streams import chunks, in_order
 
 CHUNK_ROWS = 1_000
 
@@ -49,16 +49,20 @@ async def check_rows(
         VerificationError: one was not; or, if they are `alone` there, there are others.
     """
     done = 0
-    async with aclosing(ahead(chunks(original.rows(0), CHUNK_ROWS))) as parts:
-        async for rows in parts:
-            wrong = await differing(handle, rows)
+
+    async def compared(rows: list[Row]) -> tuple[int, int]:
+        return len(rows), len(await differing(handle, rows))
+
+    counts = in_order(compared, chunks(original.rows(0), CHUNK_ROWS))
+    async with aclosing(counts):
+        async for count, wrong in counts:
             if wrong:
                 raise VerificationError(
-                    f"of {len(rows):,} entries after the {done:,}th, {len(wrong):,} are not in "
-                    f"the log {handle.name!r} as they were imported: somebody else writes to "
-                    "it, or the service is wrong"
+                    f"of {count:,} entries after the {done:,}th, {wrong:,} are not in the log "
+                    f"{handle.name!r} as they were imported: somebody else writes to it, or the "
+                    "service is wrong"
                 )
-            done += len(rows)
+            done += count
             yield done
     entries = (await handle.remote.describe()).entries
     if alone and entries != done:

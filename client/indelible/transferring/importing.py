@@ -90,7 +90,6 @@ class _Import:
     original: Original
     tell: OnProgress
     done: int = 0  # of the original
-    skip_parts: int = 0  # of the step after `done`
     expected: int | None = None  # the version that the log is at; None where others may write
     commits: int = 0
     shortened: int = 0
@@ -155,9 +154,8 @@ class _Import:
             case OfVersion(), OfVersion() if (
                 self.original.kind == "commits" and first.log_id == last.log_id == self.original.id
             ):
-                unfinished = last.part < last.parts
-                self.done = last.version - 1 if unfinished else last.version
-                self.skip_parts = last.part if unfinished else 0
+                # Parts of an unfinished one that are there already have no effect again.
+                self.done = last.version - (last.part < last.parts)
             case _:
                 raise ConflictError(
                     f"the log {self.log.name!r} is not empty (version {version}) and not the "
@@ -184,9 +182,8 @@ class _Import:
             async for step in steps:
                 if not step.changes:  # a control commit: the original's members, not ours
                     continue
-                for batch in (await self._batches_of(step))[self.skip_parts :]:
+                for batch in await self._batches_of(step):
                     yield batch
-                self.skip_parts = 0
 
     async def _batches_of(self, step: Step) -> list[_Batch]:
         """One, unless sealing made the step too large for a commit."""

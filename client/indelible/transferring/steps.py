@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from indelible_protocol import messages, paths
@@ -25,7 +26,7 @@ from indelible.commands import Delete, Upsert
 from indelible.errors import VerificationError
 from indelible.handle import Handle
 from indelible.remote import RemoteLog
-from indelible.transferring.streams import in_order
+from indelible.transferring.streams import each, in_order
 from indelible.transport import Request
 
 _ASKED_KEYS = 1_000
@@ -103,17 +104,15 @@ async def _living(
     handle: Handle, tokens: Sequence[bytes], version: int
 ) -> AsyncGenerator[messages.Entry, None]:
     """The entries that these keys have at `version`."""
-    asked = (
-        lambda part=tokens[start : start + _ASKED_KEYS]: _entries(handle, part, version)
-        for start in range(0, len(tokens), _ASKED_KEYS)
-    )
-    async with aclosing(in_order(asked)) as answers:
+    asked = each(tokens[at : at + _ASKED_KEYS] for at in range(0, len(tokens), _ASKED_KEYS))
+    answers = in_order(partial(_entries, handle, version), asked)
+    async with aclosing(answers):
         async for entries in answers:
             for entry in entries:
                 yield entry
 
 
-async def _entries(handle: Handle, tokens: Sequence[bytes], version: int) -> list[messages.Entry]:
+async def _entries(handle: Handle, version: int, tokens: Sequence[bytes]) -> list[messages.Entry]:
     """What a key holds now is cheap to tell, what it held once is not: asked where it counts."""
     remote = handle.remote
     now = [entry async for page in remote.entries(tokens, None) for entry in page]
@@ -131,8 +130,7 @@ async def steps_after(handle: Handle, after: int, to: int) -> AsyncGenerator[Ste
     """What each version in (after, to] changed."""
     async with aclosing(commit_pages(handle.remote, after, to)) as pages:
         async for page in pages:
-            runs = (lambda run=run: _steps_of(handle, run) for run in _runs(page))
-            async with aclosing(in_order(runs)) as answers:
+            async with aclosing(in_order(partial(_steps_of, handle), each(_runs(page)))) as answers:
                 async for steps in answers:
                     for step in steps:
                         yield step

@@ -10,25 +10,33 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from typing import TypeVar
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 _AHEAD = 4
 
 
 async def in_order(
-    work: Iterable[Callable[[], Coroutine[None, None, T]]],
+    work: Callable[[A], Coroutine[None, None, T]], items: AsyncGenerator[A, None]
 ) -> AsyncGenerator[T, None]:
-    """The results of `work` in its order; up to four of it are under way."""
+    """The results of `work` on `items`, in their order; up to four of it are under way."""
     tasks: deque[asyncio.Task[T]] = deque()
     try:
-        for each in work:
-            tasks.append(asyncio.create_task(each()))
-            if len(tasks) == _AHEAD:
-                yield await tasks.popleft()
+        async with aclosing(items):
+            async for item in items:
+                tasks.append(asyncio.create_task(work(item)))
+                if len(tasks) == _AHEAD:
+                    yield await tasks.popleft()
         while tasks:
             yield await tasks.popleft()
     finally:
         await _ended(*tasks)
+
+
+async def each(items: Iterable[T]) -> AsyncGenerator[T, None]:
+    """Items that are there, as a stream."""
+    for item in items:
+        yield item
 
 
 async def ahead(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:

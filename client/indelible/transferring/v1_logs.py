@@ -41,7 +41,7 @@ from indelible.retry import Attempts
 from indelible.transferring.exports import Kind
 from indelible.transferring.originals import Row
 from indelible.transferring.steps import Step, commit_pages
-from indelible.transferring.streams import in_order
+from indelible.transferring.streams import each, in_order
 from indelible.transport import Request
 
 V1Mode = Literal["string", "json", "binary", "raw"]
@@ -124,8 +124,8 @@ class V1Original:
                 return
 
     async def steps(self, after: int) -> AsyncGenerator[Step, None]:
-        versions = range(after + 1, self.version + 1)
-        changed = in_order(partial(_read, partial(self._changes, v)) for v in versions)
+        versions = each(range(after + 1, self.version + 1))
+        changed = in_order(lambda version: _read(partial(self._changes, version)), versions)
         async with self._told(after) as told, aclosing(changed):
             version = after
             async for changes in changed:
