@@ -61,14 +61,16 @@ async def serve(
     """Run all services until `stop` is set or one of them ends; then set `stop` for all.
 
     `ready` returns when the services can do their work (without it: at once); then READY=1
-    goes to `notify_socket`, and WATCHDOG=1 twice in every `watchdog_seconds`. After `stop`
-    the services have `grace_seconds` to return; those that have not are cancelled.
+    goes to `notify_socket`, and at the end STOPPING=1, each with a STATUS for people; WATCHDOG=1
+    goes there twice in every `watchdog_seconds`. After `stop` the services have `grace_seconds`
+    to return; those that have not are cancelled.
     Needs no signal handlers, so a service may call it to run services of its own.
 
     Returns 0 if `stop` came from outside and every service returned in time, else 1.
     """
     manager = _ServiceManager(notify_socket)
     ended: list[str] = []
+    manager.tell("STATUS=starting")
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(_until_end(name, service, stop, ended), name=name)
@@ -80,7 +82,7 @@ async def serve(
         try:
             await stop.wait()
         finally:
-            manager.tell("STOPPING=1")
+            manager.tell("STOPPING=1", "STATUS=finishing what was begun")
             attendants[0].cancel()
         late = await _late(tasks, grace_seconds)
         for task in late:
@@ -117,7 +119,7 @@ async def _until_ready(
         ended.append("ready")
         stop.set()
     else:
-        manager.tell("READY=1")
+        manager.tell("READY=1", "STATUS=at work")
 
 
 async def _late(tasks: list[asyncio.Task[None]], grace_seconds: float) -> set[asyncio.Task[None]]:
@@ -136,9 +138,10 @@ class _ServiceManager:
     def __init__(self, notify_socket: str | None) -> None:
         self._address = notify_socket
 
-    def tell(self, message: str) -> None:
+    def tell(self, *assignments: str) -> None:
         if self._address is None:
             return
+        message = "\n".join(assignments)
         # A leading @ stands for the NUL of Linux's abstract namespace.
         address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
         try:

@@ -162,14 +162,22 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> 
 
 def surroundings(environ: Mapping[str, str] | None = None) -> Surroundings:
     environ = os.environ if environ is None else environ
-    watchdog = environ.get("WATCHDOG_USEC", "")
     runtime = environ.get("XDG_RUNTIME_DIR")
     return Surroundings(
         notify_socket=environ.get("NOTIFY_SOCKET"),
-        watchdog_seconds=int(watchdog) / 1e6 if watchdog.isdigit() else None,
+        watchdog_seconds=_watchdog_seconds(environ),
         runtime_dir=Path(runtime) if runtime else None,
         failpoint=environ.get("INDELIBLE_FAILPOINT"),
     )
+
+
+def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
+    """None if nobody watches, or another process is the watched one: sd_watchdog_enabled(3)."""
+    interval = environ.get("WATCHDOG_USEC", "")
+    watched = environ.get("WATCHDOG_PID") or str(os.getpid())
+    if not interval.isdecimal() or int(interval) == 0 or watched != str(os.getpid()):
+        return None
+    return int(interval) / 1e6
 
 
 def parse_address(text: str, name: str) -> tuple[str, int]:

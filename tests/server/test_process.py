@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from indelible_server.process import Service, serve
+from indelible_server.settings import surroundings
 from structlog.testing import capture_logs
 
 # Two services and a way to see what became of them; argv[1] chooses how `second` behaves.
@@ -250,13 +251,14 @@ async def test_manager_is_told_of_readiness_life_and_end(manager: socket.socket)
             watchdog_seconds=0.2,
         )
     )
+    assert await next_message(manager) == "STATUS=starting"
     began = time.monotonic()
     assert [await next_message(manager) for _ in range(3)] == ["WATCHDOG=1"] * 3
     assert 0.1 < time.monotonic() - began < 0.4, "not twice in every watchdog interval"
     ready.set()
     while (message := await next_message(manager)) == "WATCHDOG=1":
         pass
-    assert message == "READY=1"
+    assert message == "READY=1\nSTATUS=at work"
     stop.set()
     assert await serving == 0
     messages = []
@@ -265,7 +267,7 @@ async def test_manager_is_told_of_readiness_life_and_end(manager: socket.socket)
             messages.append(manager.recv(100))
         except BlockingIOError:
             break
-    assert messages == [b"STOPPING=1"]
+    assert messages == [b"STOPPING=1\nSTATUS=finishing what was begun"]
 
 
 async def test_service_that_crashes_before_it_is_ready_is_never_called_ready(
@@ -281,7 +283,8 @@ async def test_service_that_crashes_before_it_is_ready_is_never_called_ready(
             services, asyncio.Event(), ready=never.wait, notify_socket=address_of(manager)
         )
     assert code == 1
-    assert await next_message(manager) == "STOPPING=1"
+    assert await next_message(manager) == "STATUS=starting"
+    assert (await next_message(manager)).startswith("STOPPING=1\n")
     with pytest.raises(BlockingIOError):
         manager.recv(100)
 
@@ -302,3 +305,20 @@ async def test_manager_that_is_gone_is_no_reason_to_fail(tmp_path: Path) -> None
         code = await serve({"one": until_stopped}, stop, notify_socket=str(tmp_path / "absent"))
     assert code == 0
     assert {event["event"] for event in events} == {"notification.failed"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_watchdog_is_fed_only_by_the_process_that_is_watched(
+    environ: dict[str, str], seconds: float | None
+) -> None:
+    assert surroundings(environ).watchdog_seconds == seconds

