@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,9 @@ from indelible.transferring.exports import Kind
 from indelible.transferring.importing import import_original
 from indelible.transferring.originals import Row
 from indelible.transferring.steps import Step
+
+from tests.client.conftest import profile_of
+from tests.support.service import StartService, make_tenant, store_of
 
 
 @pytest.fixture
@@ -427,3 +431,28 @@ async def test_two_keys_that_are_one_here_are_found(client: AsyncClient) -> None
 async def test_long_sources_are_shortened_and_counted(client: AsyncClient) -> None:
     made = Made(all_steps=[step(1, Upsert("a", 1), source="é" * 1_960), step(2, Upsert("a", 2))])
     assert (await import_original(client, made)).shortened == 1
+
+
+async def test_a_transfer_outlives_the_service(start_service: StartService, tmp_path: Path) -> None:
+    """The service is killed while commits are under way, and once more while pages are."""
+    service = start_service("all", "--data", str(tmp_path / "data"))
+    killed: list[str] = []
+
+    def kill_once(progress: Progress) -> None:
+        if progress.phase not in (*killed, "comparing") and progress.done:
+            killed.append(progress.phase)
+            service.kill()
+            threading.Timer(0.5, service.start).start()
+
+    made = Made(
+        all_steps=[step(n, *(Upsert(f"k{n}-{k}", n) for k in range(200))) for n in range(1, 60)]
+    )
+    service.customer_id, service.apikey = await make_tenant(*await store_of(service))
+    async with AsyncClient(profile_of(service)) as client:
+        done = await import_original(client, made, on_progress=kill_once)
+        assert (done.version, done.commits) == (59, 59)
+        log = await client.log("made")
+        await export_log(log, tmp_path / "quiet", history=True)
+        await export_log(log, tmp_path / "x", history=True, on_progress=kill_once)
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "quiet").read_bytes()
+    assert killed == ["importing", "exporting"]

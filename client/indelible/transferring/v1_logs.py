@@ -31,6 +31,7 @@ from indelible.errors import (
     DeniedError,
     IndelibleError,
     NotFoundError,
+    RequestError,
     UnavailableError,
     UnsealError,
 )
@@ -194,8 +195,8 @@ async def _native(log: v1.Log) -> AsyncGenerator[RemoteLog | None, None]:
         )
         try:
             opened = await service.message(request)
-        except (ConfigError, NotFoundError):  # a 404 of no error that is ours is a ConfigError
-            yield None
+        except (ConfigError, DeniedError, NotFoundError, RequestError):
+            yield None  # it was read a moment ago: who refuses does not know our protocol
             return
         found = opened.description
         yield RemoteLog(service, LogId(found.log_id), found.version)
