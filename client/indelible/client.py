@@ -114,9 +114,11 @@ class AsyncClient:
             opened = await self._service.opened(token)
         except NotFoundError as error:
             if not create:
-                raise NotFoundError(
+                absent = NotFoundError(
                     await self._absence(name, data), code=error.code, request_id=error.request_id
-                ) from None
+                )
+                absent.add_note("create=True makes it")
+                raise absent from None
             genesis = found_log(
                 self._identity,
                 data,
@@ -173,7 +175,7 @@ class AsyncClient:
             pages += 1
             if pages == _LISTED_PAGES:
                 break
-        return f"there is no log {name!r} for this profile; create=True makes it"
+        return f"there is no log {name!r} for this profile"
 
 
 def _check_modes(handle: Handle, key_mode: Mode | None, value_mode: Mode | None) -> None:

@@ -156,8 +156,8 @@ def check_transport(endpoint_url: str, *, allow_plain_http: bool) -> None:
     if parts.scheme == "http" and not allow_plain_http and not _is_loopback(parts.hostname or ""):
         raise ConfigError(
             f"endpoint_url is {endpoint_url}: http:// would carry the API key in clear to "
-            "another machine. Use https://, or pass allow_plain_http=True if the network "
-            "between is yours"
+            "another machine. Use https://, or if the network between is yours "
+            "allow_plain_http=True (--allow-plain-http)"
         )
 
 

@@ -35,7 +35,7 @@ def from_json(spelled: Any, mode: Mode) -> Any:
     if mode is Mode.BINARY:
         return _bytes(spelled)
     if mode is Mode.STRING and not isinstance(spelled, str):
-        raise RequestError(f"a string expected, not {spelled!r}")
+        raise RequestError(f"a string expected, not a {type(spelled).__name__}")
     return _meant(spelled) if mode is Mode.MSGPACK else spelled
 
 
@@ -68,7 +68,7 @@ def _meant(spelled: Any) -> Any:
         if name == _MAP:
             return _map(inner)
     if any(name[:1] == "$" for name in spelled):
-        raise RequestError(f"{spelled!r} spells no value: $bytes, $map or $float expected")
+        raise RequestError("names that begin with $ are $bytes, $map and $float, each alone")
     return {name: _meant(item) for name, item in spelled.items()}
 
 
@@ -79,7 +79,7 @@ def _float(word: Any) -> float:
         value: float = struct.unpack(">d", bytes.fromhex(word))[0]
         if math.isnan(value):
             return value
-    raise RequestError(f"{_FLOAT} holds nan, inf or -inf, not {word!r}")
+    raise RequestError(f"{_FLOAT} holds nan, inf, -inf or the bits of a NaN")
 
 
 def _bits(value: float) -> bytes:
@@ -93,7 +93,7 @@ def _map(pairs: Any) -> dict[Any, Any]:
     for key, item in pairs:
         meant = _meant(key)
         if isinstance(meant, list | dict):
-            raise RequestError(f"a map's key cannot be {key!r}")
+            raise RequestError(f"a key of {_MAP} cannot be a list or a map")
         found[meant] = _meant(item)
     return found
 
@@ -104,4 +104,4 @@ def _bytes(text: Any) -> bytes:
             return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             pass
-    raise RequestError(f"base64 expected, not {text!r}")
+    raise RequestError("base64 expected")

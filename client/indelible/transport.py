@@ -8,6 +8,7 @@ environment. Never tries again: that is for callers, who know what may be repeat
 import asyncio
 import io
 import os
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ _FORMS = {
     messages.PROBLEM_TYPES[Form.MSGPACK]: Form.MSGPACK,
     messages.PROBLEM_TYPES[Form.JSON]: Form.JSON,
 }
+# What OpenSSL calls an answer that is no TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 _CODES = {code.name: code for code in ErrorCode}
 _CLASSES: Mapping[ErrorCode, type[IndelibleError]] = {
     ErrorCode.BAD_API_KEY: DeniedError,
@@ -278,7 +281,19 @@ def _is_distrust(error: Exception) -> bool:
 
 
 def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    """What happened, without a library's words about where."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause: object = error.certificate_error
+        return str(getattr(cause, "verify_message", cause))
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error) or type(error).__name__
+    failed = error.os_error
+    if isinstance(failed, ssl.SSLError):
+        no_tls = failed.reason in _NO_TLS
+        return "what answers there does not speak TLS" if no_tls else failed.reason or str(failed)
+    if isinstance(failed, socket.gaierror) or not failed.errno:
+        return failed.strerror or str(failed)
+    return os.strerror(failed.errno)
 
 
 async def _body_of(response: aiohttp.ClientResponse) -> bytes:

@@ -1,23 +1,25 @@
 """A command line in this process, and the same as a process of its own."""
 
+import asyncio
 import base64
 import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import indelible
 import pytest
 from indelible import Profile
-from indelible.cli.app import run
+from indelible.cli import run
 
 from tests.client.conftest import profile_of
-from tests.support.service import SERVER, Service
+from tests.support.service import SERVER, Service, make_tenant, store_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Done:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+COMMAND = (sys.executable, "-c", "import indelible.cli; indelible.cli.main()")
 Cli = Callable[..., Done]
 
 
@@ -44,13 +47,20 @@ def profile_file(service: Service, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(
-    profile_file: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: Any, tmp_path: Path
-) -> Cli:
+def cli(cli_of: Callable[[Path], Cli], profile_file: Path) -> Cli:
     """`cli("get", "config", "theme", stdin=b"…")`, with a profile of this test's own."""
-    monkeypatch.setenv("INDELIBLE_PROFILE", str(profile_file))
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.chdir(tmp_path)
+    return cli_of(profile_file)
+
+
+@pytest.fixture
+def cli_of(monkeypatch: pytest.MonkeyPatch, capfdbinary: Any) -> Callable[[Path], Cli]:
+    """A command line with the profile of that path, in its folder."""
+
+    def make(profile: Path) -> Cli:
+        monkeypatch.setenv("INDELIBLE_PROFILE", str(profile))
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.chdir(profile.parent)
+        return call
 
     def call(*arguments: str, stdin: bytes = b"") -> Done:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
@@ -59,7 +69,7 @@ def cli(
         out, err = capfdbinary.readouterr()
         return Done(code, out.decode(errors="surrogateescape"), err.decode())
 
-    return call
+    return make
 
 
 @pytest.fixture
@@ -68,16 +78,46 @@ def blocking(profile_file: Path) -> Any:
         yield client
 
 
-def process(arguments: Sequence[str], profile: Path, **settings: Any) -> "subprocess.Popen[str]":
-    """The command as a process; stdout and stderr are pipes."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "import indelible.cli; indelible.cli.main()", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+def process(
+    arguments: Sequence[str],
+    profile: Path,
+    *,
+    env: dict[str, str] | None = None,
+    stdin: Any = subprocess.DEVNULL,
+    stdout: Any = subprocess.PIPE,
+) -> "subprocess.Popen[str]":
+    """The command as a process, which ends with the test; stderr is a pipe."""
+    started = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdin=stdin,
+        stdout=stdout,
         stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"INDELIBLE_PROFILE": str(profile)} | settings,
+        encoding="utf-8",
+        env=os.environ | {"INDELIBLE_PROFILE": str(profile)} | (env or {}),
     )
+    _started.append(started)
+    return started
+
+
+_started: "list[subprocess.Popen[str]]" = []
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    while _started:
+        with _started.pop() as left, suppress(ProcessLookupError):
+            left.kill()
+
+
+def with_new_tenant(service: Service) -> Service:
+    """The service, with the credentials of a tenant that nobody else uses."""
+    customer_id, apikey = asyncio.run(_new_tenant(service))
+    return replace(service, customer_id=customer_id, apikey=apikey)
+
+
+async def _new_tenant(service: Service) -> tuple[str, str]:
+    return await make_tenant(*await store_of(service))
 
 
 def profile_of_new_tenant(service: Service, folder: Path) -> Path:

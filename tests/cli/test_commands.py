@@ -2,25 +2,81 @@
 
 import base64
 import json
+import os
+import pty
+import re
+import shlex
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from indelible import Client
+from indelible.cli import exits
 from indelible.cli.app import app
+from indelible.cli.catalogue import COMMANDS as LISTED
+from indelible.cli.catalogue import COMMONEST
 
 from tests.cli.conftest import Cli, process, profile_of_new_tenant
 from tests.support.service import StartService
 
-COMMANDS = sorted(name for name in app.resolved_commands() if not name.startswith("-"))
+COMMANDS = [each.name for each in LISTED]
 
 
-def test_alone_it_shows_the_commands_and_how_to_begin(cli: Cli) -> None:
+def test_alone_it_shows_the_commonest_commands_and_where_the_others_are(cli: Cli) -> None:
     done = cli()
-    assert done.code == 0
-    for command in COMMANDS:
-        assert f" {command} " in done.out
-    assert "indelible init --credentials" in done.out
+    assert (done.code, done.err) == (0, "")
+    shown = [line.split()[1] for line in done.out.splitlines() if line.startswith("  indelible ")]
+    assert tuple(shown) == COMMONEST
+    assert len(shown) == 5
+    assert "indelible --help" in done.out
+
+
+@pytest.mark.parametrize("asked", ["--help", "-h"])
+def test_help_lists_every_command_two_examples_and_the_exit_codes(cli: Cli, asked: str) -> None:
+    done = cli(asked)
+    assert (done.code, done.err) == (0, "")
+    for each in LISTED:
+        assert f"  {each.name:<11} {each.summary}\n" in done.out
+    _, _, examples = done.out.partition("Examples:")
+    assert examples.count("  indelible ") == 2
+    for code in exits.ALL:
+        assert re.search(rf"\b{code} [a-z]", done.out)
+
+
+def test_the_pages_need_no_parser_and_no_client() -> None:
+    """They are what is asked for most often."""
+    script = (
+        "import sys; from indelible.cli import run; code = run(sys.argv[1:]);"
+        "sys.exit(code or any(name in sys.modules for name in ('cyclopts', 'rich', 'aiohttp')))"
+    )
+    for arguments in ((), ("--help",), ("--version",)):
+        subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)
+
+
+def test_help_of_a_command_needs_no_client() -> None:
+    script = (
+        "import sys; from indelible.cli import run;"
+        "[run([name, '--help']) for name in sys.argv[1:]]; sys.exit('aiohttp' in sys.modules)"
+    )
+    ours = [name for name in COMMANDS if name not in ("import", "export")]
+    subprocess.run([sys.executable, "-c", script, *ours], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_example_is_one_that_the_parser_takes(command: str) -> None:
+    (listed,) = (each for each in LISTED if each.name == command)
+    assert len(listed.examples) >= 2
+    for example in listed.examples:
+        words = shlex.split(example)
+        typed = words[words.index("indelible") + 1 :]
+        ends = [n for n, word in enumerate(typed) if word in ("|", ">", "<")]
+        typed = typed[: ends[0]] if ends else typed
+        arguments = ["@-" if word == "-" else word for word in typed]
+        _, _, ignored = app.parse_args(arguments, exit_on_error=False, print_error=False)
+        assert not ignored
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -39,6 +95,10 @@ def test_what_is_set_is_read_back_in_every_form(cli: Cli) -> None:
     assert (done.code, done.out) == (0, "v1\n")
     assert cli("get", "config", "theme").out == '"dark"\n'
     assert cli("get", "config", "theme", "sizes").out == 'theme\t"dark"\nsizes\t[1, 2]\n'
+    assert [e["key"] for e in cli("get", "config", "theme", "sizes", "-o", "json").json] == [
+        "theme",
+        "sizes",
+    ]
     assert cli("get", "config", "sizes", "--raw").out == "[1,2]"
     assert cli("get", "config", "theme", "-o", "json").json == {
         "key": "theme",
@@ -204,13 +264,51 @@ def test_doctor_finds_a_healthy_service_healthy(cli: Cli) -> None:
     done = cli("doctor", "-o", "json")
     assert done.code == 0
     assert [(f["what"], f["ok"]) for f in done.json] == [
+        ("libraries", True),
         ("profile", True),
+        ("TLS", True),
         ("endpoint", True),
         ("ready", True),
         ("clock", True),
         ("API key", True),
     ]
-    assert cli("doctor").out.count("✓") == 5
+    assert cli("doctor").out.count("✓") == 7
+
+
+def test_drop_asks_for_the_name_on_a_terminal(cli: Cli, profile_file: Path) -> None:
+    cli("create", "config")
+    for typed, left in (("confg", ["config"]), ("config", [])):
+        ours, theirs = pty.openpty()
+        dropping = process(["drop", "config"], profile_file, stdin=theirs)
+        os.close(theirs)
+        os.write(ours, f"{typed}\n".encode())
+        _, err = dropping.communicate(timeout=30)
+        os.close(ours)
+        assert "type its name" in err
+        assert [each["name"] for each in cli("ls", "-o", "json").json] == left
+        assert dropping.returncode == (2 if left else 0)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("indelible fol", "follow"), ("indelible set --exp", "--expect-version")],
+)
+def test_bash_completes_commands_and_options(
+    cli: Cli, tmp_path: Path, typed: str, offered: str
+) -> None:
+    (tmp_path / "complete").write_text(cli("completion", "bash").out)
+    words = " ".join(typed.split())
+    script = (
+        f"source {tmp_path}/complete; COMP_LINE='{words}'; COMP_POINT={len(words)};"
+        f"COMP_WORDS=({words}); COMP_CWORD={len(words.split()) - 1};"
+        "$(complete -p indelible | sed 's/.*-F \\([^ ]*\\).*/\\1/') indelible;"
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert offered in done.stdout.split()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -218,6 +316,47 @@ def test_completion_knows_every_command(cli: Cli, shell: str) -> None:
     script = cli("completion", shell).out
     for command in COMMANDS:
         assert command in script
+
+
+@pytest.mark.parametrize(
+    ("begin", "head", "changes"),
+    [
+        (("--since", "v1"), "v1..v3", 3),
+        (("--since", "1"), "v1..v3", 3),
+        (("--since", "10m"), "v0..v3", 2),
+        (("-n", "1"), "v2..v3", 1),
+        (("-n", "99"), "v0..v3", 2),
+    ],
+)
+def test_follow_begins_where_it_is_told_to(
+    cli: Cli, blocking: Client, begin: tuple[str, str], head: str, changes: int
+) -> None:
+    log = blocking.log("config", create=True)
+    log.set("a", 1)
+    log.set("a", 2)
+    log.set("b", 1)
+    done = cli("follow", "config", *begin, "--once")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[0] == head
+    assert len(done.out.splitlines()) == 1 + changes
+
+
+def test_follow_tells_logs_apart_and_says_when(cli: Cli, blocking: Client) -> None:
+    for name in ("config", "orders"):
+        blocking.log(name, create=True).set("a", 1)
+    done = cli(
+        *("follow", "config", "orders", "--since", "v0", "--once"),
+        *("--timestamps", "--color", "always"),
+    )
+    lines = sorted(done.out.splitlines())
+    assert [line.split()[0] for line in lines] == [
+        *["\x1b[33morders\x1b[0m"] * 2,
+        *["\x1b[36mconfig\x1b[0m"] * 2,
+    ]
+    head = re.compile(r"v0\.\.v1  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4}\x1b")
+    assert len([line for line in lines if head.search(line)]) == 2
+    (one,) = cli("follow", "config", "--since", "v0", "--once", "-o", "json").lines
+    assert (one["log"], one["from"], one["to"]) == ("config", 0, 1)
 
 
 # Following: a process, because ^C and pipes belong to one.
@@ -276,3 +415,37 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(
     assert reader.wait(20) == 141
     assert reader.stderr.read() == ""
     reader.stderr.close()
+
+
+def test_a_full_disk_behind_stdout_is_told(cli: Cli, blocking: Client, profile_file: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    blocking.log("config", create=True).set("a", 1)
+    with open("/dev/full", "w") as full:
+        reader = process(["cat", "config"], profile_file, stdout=full)
+        _, err = reader.communicate(timeout=30)
+    assert reader.returncode == 1
+    assert err.startswith("error: stdout cannot be written: No space left on device\n  next: ")
+    assert "Traceback" not in err
+
+
+def test_data_is_utf_8_whatever_the_locale(cli: Cli, blocking: Client, profile_file: Path) -> None:
+    blocking.log("config", create=True).set("é", "…")
+    reader = process(["cat", "config"], profile_file, env={"PYTHONIOENCODING": "ascii"})
+    assert reader.communicate(timeout=30) == ('é\t"…"\n', "")
+
+
+def test_a_fault_of_the_program_is_told_without_a_traceback(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("canary")
+
+    monkeypatch.setattr("indelible.cli.reading.client_of", broken)
+    done = cli("ls")
+    assert done.code == 1
+    assert done.err == (
+        "error: KeyError, which should not have happened\n"
+        "  next: run it again with --debug, and report what it prints\n"
+    )
+    assert "KeyError: 'canary'" in cli("ls", "--debug").err

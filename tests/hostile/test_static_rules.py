@@ -15,7 +15,7 @@ PRODUCT = [ROOT / "client", ROOT / "services", ROOT / "deploy"]
 IN_THE_STORE = Path("services/indelible_server/store/sample.py")
 UNDERSTOOD = {  # looked at, and no fault
     # The name of the shell to complete for; nothing is run.
-    ("B604", "MEDIUM", "client/indelible/cli/app.py"),
+    ("B604", "MEDIUM", "client/indelible/cli/completing.py"),
     # One of the folders in which mkdtemp makes a folder of its own.
     ("B108", "MEDIUM", "services/indelible_server/embedded/folder.py"),
 }

@@ -10,19 +10,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Annotated
+from itertools import cycle
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from indelible.answers import Diff
-from indelible.cli.options import DEFAULT, Common, flag
-from indelible.cli.output import PREFIX_STYLES, Output
+from indelible.cli.options import AT_LEAST_0, DEFAULT, Common, flag
+from indelible.cli.output import PREFIX_STYLES, Output, moment
 from indelible.cli.reading import change_line, change_members
+from indelible.cli.sessions import async_client_of, modes_of
 from indelible.cli.values import age_seconds, log_name, one_version
-from indelible.client import AsyncClient
 from indelible.errors import RequestError
-from indelible.log import AsyncLog
-from indelible.modes import Mode
+
+if TYPE_CHECKING:
+    from indelible.log import AsyncLog
 
 
 def follow(
@@ -31,9 +33,14 @@ def follow(
         str | None, Parameter(help="Begin after this version (v120), or so long ago (10m, 2h).")
     ] = None,
     count: Annotated[
-        int | None, Parameter(name=["--count", "-n"], help="Begin with the last so many versions.")
+        int | None,
+        Parameter(
+            name=["--count", "-n"],
+            help="Begin with the last so many versions.",
+            validator=AT_LEAST_0,
+        ),
     ] = None,
-    once: Annotated[bool, flag("End after the first diff.")] = False,
+    once: Annotated[bool, flag("End after one diff of each log.")] = False,
     timestamps: Annotated[bool, flag("Say when each diff came.")] = False,
     common: Common = DEFAULT,
 ) -> None:
@@ -64,26 +71,18 @@ async def _follow(
     names: Sequence[str],
     common: Common,
     output: Output,
-    start: Callable[[AsyncLog], Awaitable[int | None]],
+    start: "Callable[[AsyncLog], Awaitable[int | None]]",
     once: bool,
     timestamps: bool,
 ) -> None:
-    connection_notes = _ConnectionNotes(output)
-    client = AsyncClient(
-        common.profile,
-        database=common.database,
-        timeout_seconds=common.timeout_seconds,
-        ca_file=common.ca_file,
-        allow_plain_http=common.allow_plain_http,
-    )
-    with connection_notes:
-        async with client:
+    with _ConnectionNotes(output):
+        async with async_client_of(common) as client:
             logs = [
                 await client.log(log_name(name), key_mode=None, value_mode=None) for name in names
             ]
             printers = [
                 _Printer(output, log, name if len(names) > 1 else "", style, timestamps)
-                for log, name, style in zip(logs, names, _styles(len(names)), strict=True)
+                for log, name, style in zip(logs, names, cycle(PREFIX_STYLES), strict=False)
             ]
             try:
                 async with asyncio.TaskGroup() as tasks:
@@ -93,11 +92,7 @@ async def _follow(
                 raise group.exceptions[0] from None
 
 
-def _styles(count: int) -> list[str]:
-    return [PREFIX_STYLES[index % len(PREFIX_STYLES)] for index in range(count)]
-
-
-async def _print_diffs(log: AsyncLog, after: int | None, printer: "_Printer", once: bool) -> None:
+async def _print_diffs(log: "AsyncLog", after: int | None, printer: "_Printer", once: bool) -> None:
     async with aclosing(log.follow(after)) as diffs:
         async for diff in diffs:
             printer.print(diff)
@@ -105,7 +100,7 @@ async def _print_diffs(log: AsyncLog, after: int | None, printer: "_Printer", on
                 return
 
 
-async def _start(log: AsyncLog, *, since: str | None, count: int | None) -> int | None:
+async def _start(log: "AsyncLog", *, since: str | None, count: int | None) -> int | None:
     """The version to begin after; None for the current one."""
     if count is not None:
         return max(0, await log.version - count)
@@ -125,11 +120,11 @@ class _Printer:
     """Prints the diffs of one log; `prefix` is empty where there is but one."""
 
     def __init__(
-        self, output: Output, log: AsyncLog, prefix: str, style: str, timestamps: bool
+        self, output: Output, log: "AsyncLog", prefix: str, style: str, timestamps: bool
     ) -> None:
         self._output = output
         self._log = log
-        self._modes = (Mode.named(log.key_mode), Mode.named(log.value_mode))
+        self._modes = modes_of(log)
         self._prefix = output.styled(prefix, style) + "  " if prefix else ""
         self._timestamps = timestamps
 
@@ -149,7 +144,7 @@ class _Printer:
     def _print_text(self, diff: Diff) -> None:
         head = f"v{diff.from_version}..v{diff.to_version}"
         if self._timestamps:
-            head += f"  {datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}"
+            head += f"  {moment(datetime.now(UTC))}"
         self._output.line(self._prefix + self._output.styled(head, "head"))
         for change in diff.changes:
             self._output.line(self._prefix + change_line(self._output, change, self._modes))

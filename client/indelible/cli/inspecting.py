@@ -1,6 +1,5 @@
 """`indelible stats` and `indelible doctor`: how a log does, and what stands in the way."""
 
-import platform
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,10 +8,11 @@ from itertools import takewhile
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from indelible.answers import Version
 from indelible.cli.options import DEFAULT, Common, flag
-from indelible.cli.output import Output
+from indelible.cli.output import Output, moment, plural
 from indelible.cli.probing import Finding, Probe
 from indelible.cli.reading import description_members
 from indelible.cli.sessions import log_of
@@ -32,7 +32,10 @@ def stats(
     /,
     *,
     plot: Annotated[bool, flag("Draw versions and bytes per minute.")] = False,
-    minutes: Annotated[int, Parameter(help="How far back, up to a day.")] = 60,
+    minutes: Annotated[
+        int,
+        Parameter(help="How far back, up to a day.", validator=Number(gte=1, lte=_MAX_MINUTES)),
+    ] = 60,
     common: Common = DEFAULT,
 ) -> None:
     """Print how large a log is and how quickly it grows.
@@ -43,7 +46,6 @@ def stats(
         The log's name.
     """
     output = Output(common)
-    minutes = max(1, min(minutes, _MAX_MINUTES))
     now = datetime.now(UTC)
     begin = now - timedelta(minutes=minutes)
     with log_of(common, log) as opened:
@@ -55,10 +57,11 @@ def stats(
             "recent_versions": len(recent),
             "recent_bytes": size,
         }
+        entries = plural(found.entries, "entry", "entries")
         lines = [
-            f"{name_text(found.name)} at v{found.version}, {found.entries:,} entries",
-            f"{found.stored_bytes:,} bytes of commits, made {found.created:%Y-%m-%d %H:%M}",
-            f"last {minutes} min: {len(recent):,} versions, {size:,} bytes, "
+            f"{name_text(found.name)} at v{found.version}, {entries}",
+            f"{plural(found.stored_bytes, 'byte')} of commits since {moment(found.created)}",
+            f"last {minutes} min: {plural(len(recent), 'version')}, {plural(size, 'byte')}, "
             f"{len(recent) / minutes:.1f} versions a minute",
         ]
         if plot:
@@ -93,7 +96,6 @@ def doctor(*, common: Common = DEFAULT) -> None:
     Exit code 1 if anything is wrong.
     """
     output = Output(common)
-    output.note(f"indelible on Python {platform.python_version()}, {platform.platform()}")
     findings = []
 
     def found(finding: Finding) -> None:
@@ -102,7 +104,7 @@ def doctor(*, common: Common = DEFAULT) -> None:
             sign = output.styled("✓", "add") if finding.ok else output.styled("✗", "bad")
             output.line(f"{sign} {finding.what}: {finding.seen}")
             if not finding.ok:
-                output.line(f"    {finding.fix}")
+                output.line(f"    next: {finding.fix}")
             output.flush()
 
     _look(Probe(common), found)
@@ -112,13 +114,16 @@ def doctor(*, common: Common = DEFAULT) -> None:
         )
     wrong = sum(not finding.ok for finding in findings)
     if wrong:
-        raise UnhealthyError(f"{wrong} of {len(findings)} checks failed")
+        raise UnhealthyError(f"{wrong} of {plural(len(findings), 'check')} failed")
 
 
 def _look(probe: Probe, found: Callable[[Finding], None]) -> None:
-    """Each check needs those before it: the first that fails ends a chain of them."""
-    for check in (probe.profile, probe.reachable, probe.ready, probe.clock, probe.apikey):
+    """The first checks need those before them; the last ones need all of the first."""
+    found(probe.libraries())
+    for check in (probe.profile, probe.transport, probe.reachable):
         finding = check()
         found(finding)
-        if not finding.ok and check in (probe.profile, probe.reachable):
+        if not finding.ok:
             return
+    for check in (probe.ready, probe.clock, probe.apikey):
+        found(check())

@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 _GROUP = Group("Options of every command", sort_key=99)
+
+
+AT_LEAST_0 = Number(gte=0)
 
 
 def flag(text: str) -> Parameter:

@@ -9,6 +9,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, TextIO
 
 from indelible.cli.options import Common
@@ -46,6 +47,15 @@ def shown(value: Any, mode: Mode) -> str:
     if mode is Mode.BINARY:
         return str(to_json(value, mode))
     return printable(dumps(to_json(value, mode)))
+
+
+def moment(time: datetime) -> str:
+    """For people: in their own time zone, named."""
+    return f"{time.astimezone():%Y-%m-%d %H:%M:%S%z}"
+
+
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def dumps(value: Any) -> str:

@@ -3,25 +3,30 @@
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from indelible_protocol.errors import ErrorCode
 
-from indelible.answers import Change, Description
-from indelible.blocking import Log
-from indelible.cli.options import DEFAULT, Common, flag
-from indelible.cli.output import Output, shown
+from indelible.answers import Change, Description, Entry
+from indelible.cli.options import AT_LEAST_0, DEFAULT, Common, flag
+from indelible.cli.output import Output, moment, plural, shown
 from indelible.cli.sessions import client_of, log_of, modes_of
 from indelible.cli.values import Typed, name_text, version_range
 from indelible.errors import NotFoundError, RequestError
 from indelible.modes import Mode
 from indelible.spelling import to_json
 
+if TYPE_CHECKING:
+    from indelible.blocking import Log
+
 _COUNTED = 10_000  # changes held back so that the first line can tell their number
 
-At = Annotated[int | None, Parameter(help="As it was at this version.")]
-Count = Annotated[int | None, Parameter(name=["--count", "-n"], help="At most so many.")]
+At = Annotated[int | None, Parameter(help="As it was at this version.", validator=AT_LEAST_0)]
+Count = Annotated[
+    int | None,
+    Parameter(name=["--count", "-n"], help="At most so many.", validator=AT_LEAST_0),
+]
 
 
 def ls(
@@ -80,30 +85,43 @@ def get(
     """
     if not keys or (raw and len(keys) > 1):
         raise RequestError("one KEY expected" if raw else "which KEY?")
-    output, typed = Output(common), Typed()
+    output, typed, missing = Output(common), Typed(), list[str]()
     with log_of(common, log) as opened:
-        key_mode, value_mode = modes_of(opened)
+        modes = modes_of(opened)
+        wanted = [typed.value(text, modes[0], "KEY") for text in keys]
         at = opened.version if at is None and len(keys) > 1 else at
-        missing = []
-        for text in keys:
-            key = typed.value(text, key_mode, "KEY")
-            entry = opened.entry(key, at=at)
-            if entry is None:
-                missing.append(shown(key, key_mode))
-            elif raw:
-                sys.stdout.flush()
-                sys.stdout.buffer.write(value_mode.encode(entry.value))
-            else:
-                value = _value_text(entry.value, value_mode)
-                output.item(
-                    value if len(keys) == 1 else f"{shown(key, key_mode)}\t{value}",
-                    _entry_members(key, entry.value, entry.version, (key_mode, value_mode)),
+        found = _found(opened, wanted, at, missing)
+        if len(keys) > 1:
+            output.items(
+                (
+                    f"{shown(entry.key, modes[0])}\t{_value_text(entry.value, modes[1])}",
+                    _entry_members(*entry, modes),
                 )
+                for entry in found
+            )
+        else:
+            for entry in found:
+                if raw:
+                    sys.stdout.buffer.write(modes[1].encode(entry.value))
+                else:
+                    text = _value_text(entry.value, modes[1])
+                    output.item(text, _entry_members(*entry, modes))
     if missing:
+        when = "" if at is None else f" at v{at}"
         raise NotFoundError(
-            f"no value under {', '.join(missing)}" + ("" if at is None else f" at v{at}"),
+            f"{log} holds nothing under {', '.join(missing)}{when}",
             code=ErrorCode.NONEXISTENT_KEY,
         )
+
+
+def _found(log: "Log", keys: list[Any], at: int | None, missing: list[str]) -> Iterator[Entry]:
+    """What the keys hold; those that hold nothing go to `missing`."""
+    for key in keys:
+        entry = log.entry(key, at=at)
+        if entry is None:
+            missing.append(shown(key, Mode.named(log.key_mode)))
+        else:
+            yield entry
 
 
 def _value_text(value: Any, mode: Mode) -> str:
@@ -171,7 +189,7 @@ def diff(
             return
         held = list(islice(changes, _COUNTED))
         more = "" if len(held) < _COUNTED else "at least "
-        _print_head(output, first, last, f"{more}{_plural(len(held), 'change')}")
+        _print_head(output, first, last, f"{more}{plural(len(held), 'change')}")
         for change in chain(held, changes):
             output.line(change_line(output, change, modes))
 
@@ -187,12 +205,8 @@ def change_line(output: Output, change: Change, modes: tuple[Mode, Mode]) -> str
 
 
 def _print_head(output: Output, first: int, last: int, rest: str) -> None:
-    versions = _plural(abs(last - first), "version")
+    versions = plural(abs(last - first), "version")
     output.line(output.styled(f"v{first}..v{last} ({versions}, {rest})", "head"))
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _print_counts(output: Output, first: int, last: int, changes: Iterable[Change]) -> None:
@@ -223,13 +237,12 @@ def versions(log: str, /, *, count: Count = None, common: Common = DEFAULT) -> N
         output.items(islice(_version_rows(output, opened), count))
 
 
-def _version_rows(output: Output, log: Log) -> Iterator[tuple[str, dict[str, Any]]]:
+def _version_rows(output: Output, log: "Log") -> Iterator[tuple[str, dict[str, Any]]]:
     for each in log.versions():
-        time = each.time.strftime("%Y-%m-%d %H:%M:%S")
         source = f"  {shown(each.source, Mode.STRING)}" if each.source else ""
         text = (
-            f"{output.styled(f'v{each.version}', 'head')}  {time}  "
-            f"{_plural(each.changes, 'change')}, {each.stored_bytes:,} bytes{source}"
+            f"{output.styled(f'v{each.version}', 'head')}  {moment(each.time)}  "
+            f"{plural(each.changes, 'change')}, {each.stored_bytes:,} bytes{source}"
         )
         yield (
             text,
@@ -262,7 +275,7 @@ def history(log: str, key: str, /, *, count: Count = None, common: Common = DEFA
         output.items(
             (
                 f"{output.styled(f'v{step.version}', 'head')}  "
-                f"{step.time:%Y-%m-%d %H:%M:%S}  "
+                f"{moment(step.time)}  "
                 + (
                     output.styled("removed", "remove")
                     if step.op == "remove"

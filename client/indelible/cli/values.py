@@ -6,6 +6,7 @@ starts with a single @. Arguments can be seen by others on the machine, files an
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from indelible.errors import RequestError
 from indelible.modes import Mode
 from indelible.names import Name
 from indelible.spelling import from_json
+
+STDIN = ("-", "@-")  # the second is what the command line makes of the first
+_IN_QUOTES = "a string stands in double quotes"
+_MAX_QUOTED = 60  # characters of what was typed that an error repeats
 
 _RANGE = re.compile(r"(?:v?(\d+))?(\.\.)?(?:v?(\d+))?")
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
@@ -32,7 +37,7 @@ class Typed:
         Raises:
             RequestError: not readable, or not of this mode.
         """
-        if text == "@-":
+        if text in STDIN:
             return _of_bytes(self._stdin(what), mode, what)
         if text.startswith("@@"):
             text = text[1:]
@@ -61,26 +66,38 @@ def _of_bytes(data: bytes, mode: Mode, what: str) -> Any:
     if mode is Mode.BINARY:
         return data
     try:
-        text = data.decode()
+        text = data.decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise RequestError(f"{what} is not UTF-8 (byte {error.start})") from None
-    return _of_text(text.removesuffix("\n"), mode, what)
+    return text if mode is Mode.STRING else _of_json(text, mode, what, _IN_QUOTES)
 
 
 def _of_text(text: str, mode: Mode, what: str) -> Any:
     if mode is Mode.STRING:
         return text
     if mode is Mode.BINARY:
-        return from_json(text, mode)
+        return _meant(text, mode, what)
+    quoted = shlex.quote(json.dumps(text, ensure_ascii=False))
+    hint = f"a string is written {quoted}" if len(quoted) <= _MAX_QUOTED else _IN_QUOTES
+    return _of_json(text, mode, what, hint)
+
+
+def _of_json(text: str, mode: Mode, what: str, hint: str) -> Any:
     try:
         spelled = json.loads(text)
-    except ValueError as error:
-        quoted = json.dumps(text, ensure_ascii=False)
+    except (ValueError, RecursionError) as error:
+        # The decoder's own words: they name a place, and never quote the text.
         raise RequestError(
-            f"{what} is not JSON ({error}); this log's mode is {mode.word}: "
-            f"a string is written '{quoted}', quotes and all"
+            f"{what} is not JSON ({error}), which values of mode {mode.word} are: {hint}"
         ) from None
-    return from_json(spelled, mode)
+    return _meant(spelled, mode, what)
+
+
+def _meant(spelled: Any, mode: Mode, what: str) -> Any:
+    try:
+        return from_json(spelled, mode)
+    except RequestError as error:
+        raise RequestError(f"{what}: {error}") from None
 
 
 def log_name(text: str) -> Name:
@@ -88,7 +105,7 @@ def log_name(text: str) -> Name:
     if text.startswith("["):
         try:
             parts = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
         if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
             return parts

@@ -1,22 +1,26 @@
 """Commands that change something: create, set, rm, drop."""
 
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from indelible.answers import Commit
-from indelible.blocking import Log
-from indelible.cli.options import DEFAULT, Common, flag
-from indelible.cli.output import Output
+from indelible.cli.options import AT_LEAST_0, DEFAULT, Common, flag
+from indelible.cli.output import Output, plural, shown
 from indelible.cli.sessions import client_of, log_of, modes_of
 from indelible.cli.values import Typed, log_name, name_text
 from indelible.commands import Command, Delete, Insert, Upsert
-from indelible.errors import RequestError
+from indelible.errors import ConflictError, RequestError
+
+if TYPE_CHECKING:
+    from indelible.blocking import Log
 
 Modes = Literal["string", "json", "msgpack", "binary"]
 Expected = Annotated[
-    int | None, Parameter(help="Only if the log is at this version; a conflict otherwise.")
+    int | None,
+    Parameter(
+        help="Only if the log is at this version; a conflict otherwise.", validator=AT_LEAST_0
+    ),
 ]
 Source = Annotated[str, Parameter(help="Who or what makes the commit; sealed, shown by versions.")]
 
@@ -108,9 +112,25 @@ def rm(
 
 
 def _commit(
-    log: Log, commands: list[Command], expect_version: int | None, source: str, common: Common
+    log: "Log",
+    commands: list[Command],
+    expect_version: int | None,
+    source: str,
+    common: Common,
 ) -> None:
-    done: Commit = log.update(commands, expect_version=expect_version, source=source)
+    try:
+        done = log.update(commands, expect_version=expect_version, source=source)
+    except ConflictError as error:
+        if error.index is None or error.index >= len(commands):
+            raise
+        key = shown(commands[error.index].key, modes_of(log)[0])
+        raise ConflictError(
+            f"{key} holds another value already; nothing was changed",
+            index=error.index,
+            current_version=error.current_version,
+            code=error.code,
+            request_id=error.request_id,
+        ) from error
     text = f"v{done.version}" if done.changed else f"v{done.version} (nothing changed)"
     Output(common).item(text, {"version": done.version, "changed": done.changed})
 
@@ -130,8 +150,8 @@ def drop(
         found = opened.describe()
         if not yes:
             _ask(
-                f"delete {name_text(found.name)} with its {found.version} versions and "
-                f"{found.entries} entries? type its name: ",
+                f"delete {name_text(found.name)} with its {plural(found.version, 'version')} "
+                f"and {plural(found.entries, 'entry', 'entries')}? type its name: ",
                 name_text(found.name),
             )
         opened.drop()
