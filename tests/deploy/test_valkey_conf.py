@@ -1,13 +1,15 @@
 """The configuration for an external engine keeps what the service promises, line by line."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from indelible_server.store.durability import read_settings, shortfalls
 from redis.asyncio import Redis
 
-from tests.support.engines import redis_server, start_engine
+from tests.support.engines import Engine, redis_server, start_engine
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy/valkey.conf"
 CHECKED = {
@@ -26,21 +28,26 @@ def directives(text: str) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in (line.partition(" ") for line in lines)]
 
 
-async def told_by_engine(
-    configuration: str, directory: Path, server: Path | None = None
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """What falls short of `strict` on an engine with that text, and all that it is set to."""
+@asynccontextmanager
+async def engine_as_configured(
+    directory: Path, text: str | None = None, server: Path | None = None
+) -> AsyncIterator[Engine]:
+    """An engine that runs with our file, or with `text` in its place."""
     written = directory.with_suffix(".conf")
     # The engine goes there while it reads the line, before its arguments say otherwise.
-    written.write_text(re.sub(r"^dir .*$", f'dir "{directory}"', configuration, flags=re.M))
+    place = f'dir "{directory}"'
+    written.write_text(re.sub(r"^dir .*$", place, text or CONFIGURATION.read_text(), flags=re.M))
     engine = await start_engine(directory, server=server, config=written)
     try:
-        async with Redis.from_url(engine.url, decode_responses=True) as client:
-            settings = await read_settings(client)
-            short = shortfalls(settings.config, settings.info, profile="strict")
-            return short, await client.config_get("*")
+        yield engine
     finally:
         await engine.stop()
+
+
+async def shortfalls_of(engine: Engine) -> tuple[str, ...]:
+    async with Redis.from_url(engine.url) as client:
+        settings = await read_settings(client)
+    return shortfalls(settings.config, settings.info, profile="strict")
 
 
 @pytest.mark.parametrize("name", ["valkey", "redis"])
@@ -50,11 +57,13 @@ async def test_engine_with_our_configuration_is_durable_and_takes_each_line(
     server = redis_server() if name == "redis" else None
     if name == "redis" and server is None:
         pytest.skip("no redis-server on PATH, and INDELIBLE_TEST_REDIS_SERVER is unset")
-    short, told = await told_by_engine(CONFIGURATION.read_text(), tmp_path / "engine", server)
-    assert short == ()
+    async with engine_as_configured(tmp_path / "engine", server=server) as engine:
+        assert await shortfalls_of(engine) == ()
+        async with Redis.from_url(engine.url, decode_responses=True) as client:
+            told = await client.config_get("*")
     for directive, value in directives(CONFIGURATION.read_text()):
         if directive not in PLACES:
-            assert in_bytes(value) in told[directive].replace('"', ""), directive
+            assert in_bytes(value) in (told[directive] or "").replace('"', ""), directive
 
 
 def in_bytes(value: str) -> str:
@@ -75,7 +84,8 @@ async def test_configuration_with_one_line_weakened_falls_short_by_that_line(
         flags=re.M,
     )
     assert count == 1
-    short, _ = await told_by_engine(text, tmp_path / "engine")
+    async with engine_as_configured(tmp_path / "engine", text) as engine:
+        short = await shortfalls_of(engine)
     assert [reason.split(" is ")[0] for reason in short] == [weakened]
 
 
