@@ -7,6 +7,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import subprocess
 import time
 import urllib.request
@@ -61,8 +62,8 @@ class Terminal:
         raise AssertionError(f"{line!r} did not come: {self.said}")
 
     def end(self) -> None:
-        os.killpg(self._shell.pid, 15)
-        self._shell.wait(20)
+        os.killpg(self._shell.pid, signal.SIGTERM)
+        self._shell.communicate(timeout=20)  # closes its pipes too
 
 
 @pytest.fixture
