@@ -122,6 +122,13 @@ def test_a_file_altered_anywhere_is_refused(tmp_path: Path) -> None:
             Export(path)
 
 
+def test_an_error_says_between_which_lines_a_file_was_altered(tmp_path: Path) -> None:
+    whole = written(tmp_path / "x", rows_of(3_500))
+    (tmp_path / "x").write_bytes(whole.replace(b'"k1500"', b'"k1501"'))
+    with pytest.raises(ExportError, match="at or before line 2,001"):
+        Export(tmp_path / "x")
+
+
 def test_a_file_that_changes_while_it_is_read_is_found_out(tmp_path: Path) -> None:
     path = tmp_path / "x"
     whole = written(path, rows_of(10))
