@@ -27,6 +27,7 @@ NAMES = ("indelible.service", "indelible-api@.service")
 PROGRAM = "/opt/indelible/bin/indelible-server"
 PRIVILEGES = "# It binds no low port"
 READY_SECONDS = 30.0
+STOP_SECONDS = 20.0
 WATCHDOG_SECONDS = 0.4
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
@@ -101,8 +102,8 @@ class Manager:
 
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            self.process.terminate()  # not kill: that leaves its engine behind
+            self.process.wait(STOP_SECONDS)
         self._socket.close()
 
 
