@@ -1,12 +1,12 @@
 """Every block of the README, the guide and the commands works, typed by somebody new."""
 
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
 
 from tests.support.documents import blocks_of, commands_in, reader
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -14,13 +14,6 @@ GUIDE = ROOT / "client/GUIDE.md"
 COMMANDS = ROOT / "client/COMMANDS.md"
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_every_block_of_the_readme_works(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ import pytest
 
 from tests.support.documents import commands_in
 from tests.support.polling import until
-from tests.test_guides import README, ROOT, free_port
+from tests.support.ports import free_port
+from tests.test_guides import README, ROOT
 
 STATED_SECONDS = 120
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
