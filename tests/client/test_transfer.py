@@ -437,12 +437,14 @@ async def test_a_transfer_outlives_the_service(start_service: StartService, tmp_
     """The service is killed while commits are under way, and once more while pages are."""
     service = start_service("all", "--data", str(tmp_path / "data"))
     killed: list[str] = []
+    restarts: list[threading.Timer] = []
 
     def kill_once(progress: Progress) -> None:
         if progress.phase not in (*killed, "comparing") and progress.done:
             killed.append(progress.phase)
             service.kill()
-            threading.Timer(0.5, service.start).start()
+            restarts.append(threading.Timer(0.5, service.start))
+            restarts[-1].start()
 
     made = Made(
         all_steps=[step(n, *(Upsert(f"k{n}-{k}", n) for k in range(200))) for n in range(1, 60)]
@@ -454,5 +456,7 @@ async def test_a_transfer_outlives_the_service(start_service: StartService, tmp_
         log = await client.log("made")
         await export_log(log, tmp_path / "quiet", history=True)
         await export_log(log, tmp_path / "x", history=True, on_progress=kill_once)
+    for restart in restarts:
+        restart.join(30)  # a service that starts behind the test would be ended by nobody
     assert (tmp_path / "x").read_bytes() == (tmp_path / "quiet").read_bytes()
     assert killed == ["importing", "exporting"]
