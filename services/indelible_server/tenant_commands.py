@@ -85,7 +85,7 @@ def delete(options: argparse.Namespace) -> int:
     if not options.yes:
         _say(f"Delete tenant {options.name!r} and all its logs? Type its name:")
         if sys.stdin.readline().strip() != options.name:
-            _say("error: not deleted")
+            _say("error: that is not its name, and nothing was deleted; --yes does not ask")
             return 1
 
     async def act(tenants: Tenants, _settings: Settings) -> None:
@@ -105,7 +105,10 @@ def _on_store(options: argparse.Namespace, act: Act) -> int:
 
     try:
         asyncio.run(run())
-    except (EngineError, TenantError, Refusal) as error:
+    except TenantError as error:
+        _say(f"error: {error}; indelible-server tenant list prints what there is")
+        return 1
+    except (EngineError, Refusal) as error:
         _say(f"error: {error}")
         return 1
     return 0

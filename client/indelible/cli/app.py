@@ -40,7 +40,7 @@ def run_command(arguments: list[str]) -> int:
     try:
         command, bound, _ = app.parse_args(typed, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _tell(failures.of_usage(error), error, arguments)
+        return _tell(failures.of_usage(error, arguments), error, arguments)
     try:
         command(*bound.args, **bound.kwargs)
         sys.stdout.flush()

@@ -4,10 +4,10 @@ One line says what happened and why, its code last; the next line what to do.
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cyclopts import CycloptsError, UnknownOptionError
+from cyclopts import CycloptsError, UnknownCommandError, UnknownOptionError
 
 from indelible.cli import exits
 from indelible.cli.output import printable
@@ -78,7 +78,10 @@ _NEXT_BY_KIND: tuple[tuple[type[IndelibleError], str], ...] = (
     (VerificationError, "the service is not to be trusted with this log: tell its operator"),
     (RequestError, "indelible {command} --help says what it takes, with examples"),
 )
-_NEXT_OF_INIT = "the operator makes such a file: indelible-server tenant create NAME"
+_NEXT_OF_COMMAND: dict[tuple[str, type[IndelibleError]], str] = {
+    ("init", ConfigError): "the operator makes such a file: indelible-server tenant create NAME",
+    ("export", ExportError): "choose another FILE; - is stdout",
+}
 
 
 def of_command(error: IndelibleError, command: str, given: Mapping[str, Any]) -> Ending:
@@ -93,11 +96,13 @@ def of_command(error: IndelibleError, command: str, given: Mapping[str, Any]) ->
     return Ending(code, _lines(printable(str(error)), next_step))
 
 
-def of_usage(error: CycloptsError) -> Ending:
+def of_usage(error: CycloptsError, arguments: Sequence[str]) -> Ending:
     command = "".join(f" {name}" for name in error.command_chain or ())
     next_step = f"indelible{command} --help shows what there is"
     if isinstance(error, UnknownOptionError) and command in (" set", " get", " rm", " history"):
         next_step += "; a KEY or VALUE that begins with - goes behind --"
+    if isinstance(error, UnknownCommandError) and arguments[0].startswith("-"):
+        next_step = "options go behind the command; " + next_step
     return Ending(exits.USAGE, _lines(printable(str(error)), next_step))
 
 
@@ -115,8 +120,8 @@ def unforeseen(error: Exception) -> Ending:
 def _next_of(error: IndelibleError, command: str) -> str:
     if error.code in _NEXT_BY_CODE:
         return _NEXT_BY_CODE[error.code]
-    if command == "init" and not isinstance(error, ProfileExistsError):
-        return _NEXT_OF_INIT
+    if (command, type(error)) in _NEXT_OF_COMMAND:
+        return _NEXT_OF_COMMAND[command, type(error)]
     return next((text for kind, text in _NEXT_BY_KIND if isinstance(error, kind)), "")
 
 

@@ -53,6 +53,8 @@ class Typed:
 
 
 def _file(name: str, what: str) -> bytes:
+    if not name:
+        raise RequestError(f"{what} is @ without a file's name; a lone @ is written @@")
     try:
         return Path(name).read_bytes()
     except OSError as error:

@@ -120,7 +120,9 @@ async def _site(
         await web.TCPSite(runner, host, port, ssl_context=tls, backlog=1_024).start()
     except OSError as error:
         await runner.cleanup()
-        raise SettingsError(f"cannot listen on {address}: {error.strerror or error}") from error
+        raise SettingsError(
+            f"cannot listen on {address}: {error.strerror or error}; choose another address"
+        ) from error
     return runner
 
 
