@@ -19,6 +19,7 @@ from indelible import (
     v1,
 )
 from indelible.transferring import OfVersion, Progress, import_from_v1, origin_of
+from indelible.transferring.v1_logs import V1Original
 from indelible.v1 import Cmd
 
 from tests.support.service import Service
@@ -118,6 +119,22 @@ async def test_it_goes_on_after_an_interruption(
     done = await import_from_v1(client, original, history=history)
     assert done.resumed > 4
     assert done.version == (20 if history else 1)
+
+
+async def test_it_can_be_read_from_anywhere_on(original_profile: dict[str, Any]) -> None:
+    log = v1.Log("config", original_profile)
+    await asyncio.to_thread(fill, log, 20)
+    await asyncio.to_thread(log.update, [Cmd.Upsert(f"k{n}", n) for n in range(120)])
+    original = await V1Original.of(log, history=False)
+    rows = [row async for row in original.rows(0)]
+    assert len(rows) > 120
+    for skip in (1, 50, 51, len(rows)):
+        assert [row async for row in original.rows(skip)] == rows[skip:]
+    original = await V1Original.of(log, history=True)
+    steps = [step async for step in original.steps(0)]
+    assert [step.version for step in steps] == list(range(1, 22))
+    for after in (1, 10, 21):
+        assert [step async for step in original.steps(after)] == steps[after:]
 
 
 @pytest.mark.parametrize(

@@ -121,24 +121,26 @@ async def _export(
     handle: Handle, draft: Draft, found: Description, on_progress: OnProgress | None
 ) -> Exported:
     heading, resumed = draft.heading, draft.position
+    # How many entries an earlier version had, nobody tells: then it goes by versions.
+    by_entries = heading.kind == "entries" and heading.version == found.version
     progress = Progress(
         phase="exporting",
-        done=resumed.version,
-        total=heading.version,
-        unit="versions",
-        resumed=resumed.version,
+        done=resumed.lines if by_entries else resumed.version,
+        total=found.entries if by_entries else heading.version,
+        unit="entries" if by_entries else "versions",
+        resumed=resumed.lines if by_entries else resumed.version,
     )
     tell = on_progress or (lambda progress: None)
     tell(progress)
     write = _write_commits if heading.kind == "commits" else _write_entries
     async with aclosing(write(handle, draft)) as versions:
         async for version in versions:
-            tell(replace(progress, done=version))
+            tell(replace(progress, done=draft.position.lines if by_entries else version))
     lines = draft.position.lines
-    told = found.entries if heading.kind == "entries" else heading.version
-    if heading.version == found.version and lines != told:
+    if (by_entries or heading.kind == "commits") and lines != progress.total:
         raise VerificationError(
-            f"the service told of {told:,} {heading.kind} in {handle.name!r}, and gave {lines:,}",
+            f"the service told of {progress.total:,} {heading.kind} in {handle.name!r}, and gave "
+            f"{lines:,}",
             evidence={"description": found},
         )
     return Exported(

@@ -155,8 +155,6 @@ class Draft:
             digest.update(line)
             if position is not None:
                 self.position, self._digest, end = position, digest.copy(), at
-            elif line.startswith(_CHECK):
-                break
         self._file.seek(end)
         self._file.truncate()
 
