@@ -459,6 +459,4 @@ async def test_a_transfer_outlives_the_service(start_service: StartService, tmp_
     for restart in restarts:
         restart.join(30)  # a service that starts behind the test would be ended by nobody
     assert (tmp_path / "x").read_bytes() == (tmp_path / "quiet").read_bytes()
-    for timer in starting:
-        timer.join()
     assert killed == ["importing", "exporting"]
