@@ -88,8 +88,13 @@ async def _follow(
                 async with asyncio.TaskGroup() as tasks:
                     for log, printer in zip(logs, printers, strict=True):
                         tasks.create_task(_print_diffs(log, await start(log), printer, once))
-            except* Exception as group:
-                raise group.exceptions[0] from None
+            except ExceptionGroup as group:
+                raise _first_of(group) from None
+
+
+def _first_of(group: ExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def _print_diffs(log: "AsyncLog", after: int | None, printer: "_Printer", once: bool) -> None:
