@@ -67,6 +67,7 @@ _CLASSES: Mapping[ErrorCode, type[IndelibleError]] = {
     ErrorCode.OUTCOME_UNKNOWN: UnavailableError,
     ErrorCode.NOT_DURABLE: UnavailableError,
     ErrorCode.STORAGE_FULL: UnavailableError,
+    ErrorCode.QUOTA_EXCEEDED: UnavailableError,
     ErrorCode.INTERNAL_ERROR: UnavailableError,
     ErrorCode.REQUEST_TIMEOUT: UnavailableError,
 }

@@ -57,6 +57,7 @@ class ErrorCode(Enum):
     NO_SUCH_ROUTE = Fault(1030, 404)
     METHOD_NOT_ALLOWED = Fault(1031, 405)
     REQUEST_TIMEOUT = Fault(1032, 408, retryable=True)
+    QUOTA_EXCEEDED = Fault(1033, 429)
 
     @property
     def number(self) -> int:

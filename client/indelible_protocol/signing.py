@@ -32,6 +32,10 @@ class SignedCommit:
     signature: bytes
     body: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        return len(self.header) + len(self.signature) + len(self.body)
+
 
 def sign_commit(header: Header, body: bytes, secret_key: bytes) -> SignedCommit:
     """`secret_key` is libsodium's 64-byte Ed25519 key (seed and public key)."""

@@ -63,14 +63,14 @@ def _add_tenant_commands(tenant: argparse.ArgumentParser) -> None:
     delete.add_argument("name", metavar="NAME")
     delete.add_argument("--yes", action="store_true", help="do not ask")
     delete.set_defaults(command=_tenant("delete"))
-    quota = commands.add_parser("quota", help="what a tenant may send; also while the server runs")
+    quota = commands.add_parser("quota", help="what a tenant may send and keep")
     quota.add_argument("name", metavar="NAME")
-    quota.add_argument(
-        "--requests-per-second",
-        metavar="N",
-        required=True,
-        help="to one process, on average; `default` for tenant_requests_per_second",
-    )
+    for flag, what in (
+        ("--requests-per-second", "to one process, on average"),
+        ("--logs", "logs in all its databases"),
+        ("--stored-bytes", "bytes in its logs, their history included"),
+    ):
+        quota.add_argument(flag, metavar="N", help=f"{what}; `default` for the setting")
     quota.set_defaults(command=_tenant("set_quota"))
     keys = commands.add_parser("key", help="add and revoke API keys")
     key_commands = keys.add_subparsers(required=True, metavar="COMMAND")

@@ -62,6 +62,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         float,
         Meta(gt=0, description="requests that one tenant may send a process, on average"),
     ] = 5_000.0
+    max_tenant_logs: Annotated[
+        int, Meta(ge=1, description="logs that one tenant keeps at most")
+    ] = 1_000_000
+    max_tenant_stored_bytes: Annotated[
+        int, Meta(ge=1, description="bytes in one tenant's logs at most, history included")
+    ] = 64 << 30
     max_commits_in_flight: Annotated[
         int, Meta(ge=1, description="commits that one process works on at once")
     ] = 1_024

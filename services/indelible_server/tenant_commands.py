@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from indelible_server.embedded import EmbeddedEngine, EngineError, running_engine_url
@@ -16,7 +17,7 @@ from indelible_server.settings import Settings, load, noted_address, read_secret
 from indelible_server.store import functions
 from indelible_server.store.connection import connect
 from indelible_server.store.errors import Refusal
-from indelible_server.store.tenants import TenantError, Tenants
+from indelible_server.store.tenants import QUOTAS, TenantError, Tenants
 from indelible_server.telemetry import configure_logging
 
 CONNECTIONS = 4
@@ -59,7 +60,7 @@ def list_all(options: argparse.Namespace) -> int:
                     "customer_id": tenant.tenant_id,
                     "created_ms": tenant.created_ms,
                     "key_ids": list(tenant.key_ids),
-                    "requests_per_second": tenant.requests_per_second,
+                    "quota": asdict(tenant.quota),
                 }
             )
 
@@ -67,18 +68,29 @@ def list_all(options: argparse.Namespace) -> int:
 
 
 def set_quota(options: argparse.Namespace) -> int:
-    text = options.requests_per_second
-    try:
-        rate = None if text == "default" else float(text)
-    except ValueError:
-        _say(f"error: --requests-per-second is {text!r}, a number or `default` expected")
+    given = {name: getattr(options, name) for name in QUOTAS if getattr(options, name)}
+    if not given:
+        _say("error: give at least one of " + ", ".join(map(_flag, QUOTAS)))
         return 2
+    most: dict[str, float | None] = {}
+    for name, text in given.items():
+        number = float if name == "requests_per_second" else int
+        try:
+            most[name] = None if text == "default" else number(text)
+        except ValueError:
+            _say(f"error: {_flag(name)} is {text!r}, a number or `default` expected")
+            return 2
 
     async def act(tenants: Tenants, _settings: Settings) -> None:
-        await tenants.set_rate(options.name, rate)
+        for name, value in most.items():
+            await tenants.set_quota(options.name, name, value)
         _say(f"set; it is in force within {IN_FORCE_WITHIN_SECONDS} s")
 
     return _on_store(options, act)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def delete(options: argparse.Namespace) -> int:

@@ -164,6 +164,7 @@ KINDS = {
         "OVERLOADED",
         "OUTCOME_UNKNOWN",
         "STORAGE_FULL",
+        "QUOTA_EXCEEDED",
         "NOT_DURABLE",
         "INTERNAL_ERROR",
         "REQUEST_TIMEOUT",

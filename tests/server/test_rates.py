@@ -97,7 +97,7 @@ async def test_one_tenant_over_its_rate_is_told_so_and_another_is_not(
         json.loads(line)
         for line in run_server("tenant", "list", "--data", data).stdout.splitlines()
     ]
-    assert {each["name"]: each["requests_per_second"] for each in listed} == {
+    assert {each["name"]: each["quota"]["requests_per_second"] for each in listed} == {
         "one": 1_000.0,
         "two": None,
     }

@@ -64,6 +64,8 @@ _NEXT_BY_CODE: dict[ErrorCode, str] = {
     ErrorCode.NOT_DURABLE: "nothing was done; the operator's RUNBOOK.md says why a service is not "
     "ready",
     ErrorCode.STORAGE_FULL: "nothing was done; ask the operator for more room",
+    ErrorCode.QUOTA_EXCEEDED: "nothing was done; drop logs, or ask the operator for more "
+    "(indelible-server tenant quota)",
 }
 _NEXT_BY_KIND: tuple[tuple[type[IndelibleError], str], ...] = (
     (ProfileExistsError, "choose another --profile, or lose its key with --force"),

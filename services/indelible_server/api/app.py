@@ -73,6 +73,7 @@ async def run(
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(services.wakeups.run(background_stop))
             tasks.create_task(services.durability.run(background_stop))
+            tasks.create_task(services.quotas.run(background_stop))
             loading = tasks.create_task(
                 _load(services, partial(functions.load, clients.commands), ready)
             )

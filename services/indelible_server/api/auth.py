@@ -33,7 +33,7 @@ class Authenticator:
             Refusal: BAD_API_KEY, with the same words whatever is wrong with it; RATE_LIMITED.
         """
         credential = await self._credential(apikey)
-        self._rates.take(credential.tenant, credential.requests_per_second)
+        self._rates.take(credential.tenant, credential.quota.requests_per_second)
         return credential
 
     async def _credential(self, apikey: str) -> Credential:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.semantics import Acknowledged
 
+from indelible_server.api.quotas import Quotas
 from indelible_server.store.admission import Admitted, LogIdentity
 from indelible_server.store.committing import Commits
 from indelible_server.store.connection import write_outcome
@@ -26,6 +27,7 @@ class Committer:
         commits: Commits,
         wakeups: Wakeups,
         metrics: Metrics,
+        quotas: Quotas,
         *,
         unready: Callable[[], tuple[str, ...]],
         max_in_flight: int,
@@ -34,6 +36,7 @@ class Committer:
         self._commits = commits
         self._wakeups = wakeups
         self._metrics = metrics
+        self._quotas = quotas
         self._unready = unready
         self._max_in_flight = max_in_flight
         self._seconds = seconds
@@ -43,18 +46,14 @@ class Committer:
         """Runs to its end even if the request that asked for it is cancelled.
 
         Raises:
-            Refusal: OVERLOADED or NOT_DURABLE before anything is sent; else as the store says.
+            Refusal: QUOTA_EXCEEDED, OVERLOADED or NOT_DURABLE before anything is sent; else as
+                the store says.
         """
-        if len(self._in_flight) >= self._max_in_flight:
+        try:
+            self._check(identity.tenant)
+        except Refusal:
             self._metrics.commits.labels("refused").inc()
-            raise Refusal(ErrorCode.OVERLOADED, "too many commits are in flight")
-        reasons = self._unready()
-        if reasons:
-            self._metrics.commits.labels("refused").inc()
-            raise Refusal(
-                ErrorCode.NOT_DURABLE,
-                "the store does not hold what is promised: " + "; ".join(reasons),
-            )
+            raise
         task = asyncio.ensure_future(self._run(identity, admitted))
         self._in_flight.add(task)
         task.add_done_callback(self._finished)
@@ -69,6 +68,17 @@ class Committer:
         _, late = await asyncio.wait(self._in_flight, timeout=seconds)
         return len(late)
 
+    def _check(self, tenant: str) -> None:
+        self._quotas.admit_commit(tenant)
+        if len(self._in_flight) >= self._max_in_flight:
+            raise Refusal(ErrorCode.OVERLOADED, "too many commits are in flight")
+        reasons = self._unready()
+        if reasons:
+            raise Refusal(
+                ErrorCode.NOT_DURABLE,
+                "the store does not hold what is promised: " + "; ".join(reasons),
+            )
+
     async def _run(self, identity: LogIdentity, admitted: Admitted) -> Acknowledged:
         try:
             async with write_outcome(), asyncio.timeout(self._seconds):
@@ -81,6 +91,7 @@ class Committer:
         self._metrics.commits.labels("repeated" if outcome.repeated else word).inc()
         if outcome.changed:
             self._wakeups.hint(identity.log_id, outcome.version)
+            self._quotas.add(identity.tenant, admitted.commit.size_bytes)
         return outcome
 
     def _finished(self, task: "asyncio.Task[Acknowledged]") -> None:

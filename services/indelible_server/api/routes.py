@@ -63,6 +63,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={201: messages.Opened, 200: messages.Opened},
         errors=(
             Code.LOG_EXISTS,
+            Code.QUOTA_EXCEEDED,
             Code.LOG_REPLACED,
             Code.BAD_SIGNATURE,
             Code.TRANSACTION_CONFLICT,
@@ -131,6 +132,7 @@ OPERATIONS: tuple[Operation, ...] = (
             Code.STALE_EPOCH,
             Code.OUTCOME_UNKNOWN,
             Code.STORAGE_FULL,
+            Code.QUOTA_EXCEEDED,
             Code.NOT_DURABLE,
         ),
     ),

@@ -10,6 +10,7 @@ from aiohttp import web
 from indelible_server.api.auth import Authenticator
 from indelible_server.api.committing import Committer
 from indelible_server.api.cursors import Cursors
+from indelible_server.api.quotas import Quotas
 from indelible_server.api.rates import Rates
 from indelible_server.api.waiting import Waiting
 from indelible_server.settings import Settings
@@ -35,6 +36,7 @@ class Services:
     waiting: Waiting
     committer: Committer
     authenticator: Authenticator
+    quotas: Quotas
     cursors: Cursors
     durability: DurabilityMonitor
     metrics: Metrics
@@ -64,7 +66,14 @@ def make_services(
     """`secret` keys API key hashes and cursors."""
     redis = clients.commands
     metrics = Metrics()
-    logs = Logs(redis)
+    tenants = Tenants(redis, secret)
+    quotas = Quotas(
+        tenants,
+        max_logs=settings.max_tenant_logs,
+        max_stored_bytes=settings.max_tenant_stored_bytes,
+        now=time.monotonic,
+    )
+    logs = Logs(redis, admit=quotas.admit_log)
     reader = Reader(redis)
     wakeups = Wakeups(clients.subscriber, reader.heads, recheck_seconds=settings.recheck_seconds)
     metrics.waiters.set_function(lambda: wakeups.waiter_count)
@@ -88,15 +97,17 @@ def make_services(
             Commits(redis, reach=reach),
             wakeups,
             metrics,
+            quotas,
             unready=not_durable,
             max_in_flight=settings.max_commits_in_flight,
             seconds=settings.store_seconds,
         ),
         authenticator=Authenticator(
-            Tenants(redis, secret),
+            tenants,
             Rates(settings.tenant_requests_per_second, time.monotonic),
             time.monotonic,
         ),
+        quotas=quotas,
         cursors=Cursors(secret),
         durability=durability,
         metrics=metrics,

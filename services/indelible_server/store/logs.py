@@ -5,7 +5,7 @@ Knows nothing of HTTP, of commits (`committing`), or of what a reader asks for (
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from indelible_protocol import limits
@@ -104,9 +104,18 @@ def replaced(version: int) -> Refusal:
     )
 
 
+async def _admit_all(tenant: str) -> None:
+    pass
+
+
 class Logs:
-    def __init__(self, redis: Redis) -> None:
+    """`admit` is asked about the tenant before a log is made for it, and may raise."""
+
+    def __init__(
+        self, redis: Redis, *, admit: Callable[[str], Awaitable[None]] = _admit_all
+    ) -> None:
         self._redis = redis
+        self._admit = admit
         self._names = Names(redis)
         self._identities: OrderedDict[LogId, LogIdentity] = OrderedDict()
 
@@ -212,6 +221,7 @@ class Logs:
                         )
                     await self._list(scope, opened.description)
                     return opened
+            await self._admit(scope.tenant)
             made = draft(held.incarnation + 1 if held else 1)
             await self._write_first(scope, token, made)
             record = NameRecord(
@@ -396,7 +406,7 @@ def _first_fields(
         "version": 0,
         "first_version": 0,
         "entries": 0,
-        "stored_bytes": len(genesis.header) + len(genesis.signature) + len(genesis.body),
+        "stored_bytes": genesis.size_bytes,
         "generation": 0,
         "epoch": 0,
         "ctl_seq": 0,

@@ -7,7 +7,8 @@ nothing of HTTP, and nothing of what encrypts a log.
 import hmac
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from hashlib import sha256
 
 from indelible_protocol.ids import to_base64url
@@ -20,11 +21,32 @@ from indelible_server.store.names import Names, Scope
 
 _DUMMY_HASH = bytes(32)
 _LISTED_AT_ONCE = 500
-_RATE = "requests_per_second"
 
 
 class TenantError(Exception):
     """A tenant command that cannot be done; says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """What a tenant may send and keep; None: what the service's settings say."""
+
+    requests_per_second: float | None = None
+    logs: int | None = None
+    stored_bytes: int | None = None
+
+    @classmethod
+    def decode(cls, values: Sequence[bytes | None]) -> "Quota":
+        """From the tenant's fields of the same names, in this order."""
+        rate, logs, stored = values
+        return cls(
+            requests_per_second=None if rate is None else float(rate),
+            logs=None if logs is None else int(logs),
+            stored_bytes=None if stored is None else int(stored),
+        )
+
+
+QUOTAS = tuple(field.name for field in fields(Quota))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +55,7 @@ class Credential:
 
     tenant: str
     key_id: str
-    requests_per_second: float | None = None  # None: the service's own setting
+    quota: Quota = Quota()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +64,7 @@ class Tenant:
     name: str
     created_ms: int
     key_ids: tuple[str, ...]
-    requests_per_second: float | None
+    quota: Quota
 
 
 class Tenants:
@@ -108,8 +130,8 @@ class Tenants:
             tenants = []
             for name, raw_id in sorted(pairs.items()):
                 tenant_id = raw_id.decode()
-                created, rate = await self._redis.execute_command(
-                    "HMGET", keys.tenant(tenant_id), "created_ms", _RATE
+                created, *quota = await self._redis.execute_command(
+                    "HMGET", keys.tenant(tenant_id), "created_ms", *QUOTAS
                 )
                 key_ids = await self._redis.execute_command("SMEMBERS", keys.tenant_keys(tenant_id))
                 tenants.append(
@@ -118,25 +140,51 @@ class Tenants:
                         name=name.decode(),
                         created_ms=int(created or 0),
                         key_ids=tuple(sorted(key.decode() for key in key_ids)),
-                        requests_per_second=None if rate is None else float(rate),
+                        quota=Quota.decode(quota),
                     )
                 )
         return tenants
 
-    async def set_rate(self, name: str, requests_per_second: float | None) -> None:
-        """What the tenant may send each process; None for the service's own setting.
+    async def quota(self, tenant_id: str) -> Quota:
+        async with store_answer():
+            values = await self._redis.execute_command("HMGET", keys.tenant(tenant_id), *QUOTAS)
+        return Quota.decode(values)
+
+    async def set_quota(self, name: str, quota: str, most: float | None) -> None:
+        """Sets one of `QUOTAS`; None for the service's own setting.
 
         Raises:
-            TenantError: no such tenant, or a rate that is not above 0.
+            TenantError: no such tenant, or a number that is not above 0.
         """
-        if requests_per_second is not None and not 0 < requests_per_second < float("inf"):
-            raise TenantError(f"requests per second are {requests_per_second}, above 0 expected")
+        if most is not None and not 0 < most < float("inf"):
+            raise TenantError(f"{quota.replace('_', ' ')} are {most}, above 0 expected")
         key = keys.tenant(await self.id_of(name))
         async with store_answer():
-            if requests_per_second is None:
-                await self._redis.execute_command("HDEL", key, _RATE)
+            if most is None:
+                await self._redis.execute_command("HDEL", key, quota)
             else:
-                await self._redis.execute_command("HSET", key, _RATE, repr(requests_per_second))
+                await self._redis.execute_command("HSET", key, quota, repr(most))
+
+    async def count_logs(self, tenant_id: str) -> int:
+        databases = await Names(self._redis).databases(tenant_id)
+        async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
+            for database in databases:
+                pipe.zcard(keys.listing(tenant_id, database))
+            return sum(await pipe.execute())
+
+    async def sum_bytes(self, tenant_id: str) -> int:
+        """What was committed to the tenant's logs: headers, signatures, bodies, effects."""
+        names, total = Names(self._redis), 0
+        for database in await names.databases(tenant_id):
+            scope, after = Scope(tenant=tenant_id, database=database), b""
+            while listed := await names.listed(scope, None, after, _LISTED_AT_ONCE):
+                after = listed[-1][0]
+                async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
+                    for _, log_id in listed:
+                        pipe.hmget(keys.of_log(log_id).meta, "stored_bytes", "deleted")
+                    rows = await pipe.execute()
+                total += sum(int(stored) for stored, deleted in rows if stored and not deleted)
+        return total
 
     async def delete(self, name: str) -> int:
         """Revokes the tenant's keys, then deletes its logs; how many logs there were.
@@ -183,13 +231,8 @@ class Tenants:
         matches = hmac.compare_digest(self._hash(apikey), expected or _DUMMY_HASH)
         if not matches or tenant is None:
             return None
-        async with store_answer():
-            rate = await self._redis.execute_command("HGET", keys.tenant(tenant.decode()), _RATE)
-        return Credential(
-            tenant=tenant.decode(),
-            key_id=key_id,
-            requests_per_second=None if rate is None else float(rate),
-        )
+        tenant_id = tenant.decode()
+        return Credential(tenant=tenant_id, key_id=key_id, quota=await self.quota(tenant_id))
 
     def _hash(self, apikey: str) -> bytes:
         data = b"indelible/api-key\x00" + apikey.encode()
