@@ -10,6 +10,7 @@ from hashlib import sha256
 from indelible_protocol.errors import ErrorCode
 
 from indelible_server.api.rates import Rates
+from indelible_server.api.turns import Turns
 from indelible_server.store.errors import Refusal
 from indelible_server.store.tenants import Credential, Tenants
 
@@ -21,19 +22,24 @@ _MAX_KEY_CHARS = 256
 class Authenticator:
     """`now` is a monotonic clock in seconds."""
 
-    def __init__(self, tenants: Tenants, rates: Rates, now: Callable[[], float]) -> None:
+    def __init__(
+        self, tenants: Tenants, rates: Rates, turns: Turns, now: Callable[[], float]
+    ) -> None:
         self._tenants = tenants
         self._rates = rates
+        self._turns = turns
         self._now = now
         self._known: OrderedDict[bytes, tuple[Credential, float]] = OrderedDict()
 
     async def authenticate(self, apikey: str) -> Credential:
-        """
+        """Returns when it is the tenant's turn.
+
         Raises:
             Refusal: BAD_API_KEY, with the same words whatever is wrong with it; RATE_LIMITED.
         """
         credential = await self._credential(apikey)
         self._rates.take(credential.tenant, credential.quota.requests_per_second)
+        await self._turns.take(credential.tenant)
         return credential
 
     async def _credential(self, apikey: str) -> Credential:

@@ -12,6 +12,7 @@ from indelible_server.api.committing import Committer
 from indelible_server.api.cursors import Cursors
 from indelible_server.api.quotas import Quotas
 from indelible_server.api.rates import Rates
+from indelible_server.api.turns import Turns
 from indelible_server.api.waiting import Waiting
 from indelible_server.settings import Settings
 from indelible_server.store.caching import WeighedCache
@@ -105,6 +106,7 @@ def make_services(
         authenticator=Authenticator(
             tenants,
             Rates(settings.tenant_requests_per_second, time.monotonic),
+            Turns(time.monotonic),
             time.monotonic,
         ),
         quotas=quotas,
