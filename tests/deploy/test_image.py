@@ -118,7 +118,8 @@ def test_image_copies_all_that_the_package_is_built_from_and_it_is_there() -> No
     project = settings["project"]
     packages = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     needed = {"pyproject.toml", project["readme"], *project["license-files"], *packages}
-    assert {name.partition("/")[0] for name in needed} == sources
+    needed_here = {name.partition("/")[0] for name in needed}
+    assert needed_here | {"deploy/requirements.lock"} == sources
     ignored = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
     assert {line[1:] for line in ignored if line.startswith("!")} == sources
 

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,27 @@ def test_a_dependency_is_at_least_the_version_that_has_no_known_fault(name: str)
 def test_every_dependency_has_a_floor_that_is_installed() -> None:
     for name, floor in floors().items():
         assert parts(version(name)) >= parts(floor), name
+
+
+def locked() -> dict[str, str]:
+    """Name to version, of what the image installs."""
+    text = (ROOT / "deploy/requirements.lock").read_text().replace("\\\n", " ")
+    found = {}
+    for line in filter(lambda line: line and not line.startswith("#"), text.splitlines()):
+        match = re.match(r"([a-z0-9-]+)==([\w.]+) .*--hash=sha256:[0-9a-f]{64}", line)
+        assert match, f"not one version with its hashes: {line[:80]}"
+        found[match[1]] = match[2]
+    return found
+
+
+def test_the_image_locks_every_dependency_by_hash_at_no_less_than_its_floor() -> None:
+    found = locked()
+    for name, floor in floors().items():
+        assert parts(found[name]) >= parts(floor), name
+    for name, least in LEAST.items():
+        assert parts(found[name]) >= parts(least), name
+    installed = {each.metadata["Name"].lower().replace("_", "-") for each in distributions()}
+    assert found.keys() - installed <= {"async-timeout"}, "locked, but nothing here needs it"
 
 
 def test_an_older_version_would_be_seen() -> None:

@@ -123,3 +123,32 @@ async def test_a_quota_that_is_no_number_above_zero_is_refused(tmp_path: Path, w
     none = run_server("tenant", "quota", "one", "--data", data)
     assert none.returncode == 2
     assert "give at least one of --requests-per-second, --logs, --stored-bytes" in none.stderr
+
+
+async def test_long_polls_beyond_the_quota_are_refused_and_others_wait_on(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    data = str(tmp_path / "data")
+    service = await asyncio.to_thread(
+        start_service, "all", "--data", data, "--max-tenant-waiters", "5"
+    )
+    callers = []
+    for name in ("one", "two"):
+        made = await asyncio.to_thread(run_server, "tenant", "create", name, "--data", data)
+        callers.append(Caller(service, json.loads(made.stdout)))
+    one, two = callers
+    log = (await one.make_log("log")).headers["Location"]
+    other = (await two.make_log("log")).headers["Location"]
+    waits = [asyncio.ensure_future(one.ask("GET", f"{log}/diff?from=0&wait=30")) for _ in range(5)]
+
+    async def all_wait() -> bool:
+        metrics = await (await one.ask("GET", "/metrics")).text()
+        return "indelible_waiters 5.0" in metrics
+
+    await until(all_wait, within_seconds=20)
+    answer = await one.ask("GET", f"{log}/diff?from=0&wait=30")
+    assert (answer.status, (await answer.json(content_type=None))["code"]) == (429, "RATE_LIMITED")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert (await two.ask("GET", f"{other}/diff?from=0&wait=0.01")).status == 204
+    assert (await one.commit(log, 0)).status == 201
+    assert [(await wait).status for wait in waits] == [200] * 5
