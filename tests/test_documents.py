@@ -2,6 +2,7 @@
 
 import ast
 import re
+from dataclasses import astuple
 from inspect import isfunction
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def keys_made() -> set[str]:
         "of_log": keys.of_log(LogId(bytes(32))).all(),
         "name": [keys.name("<tenant>", "<database>", LogKind.OPAQUE, b"")],
         "listing": [keys.listing("<tenant>", "<database>")],
-        "group_listing": [keys.group_listing("<tenant>", "<database>", "")],
+        "group": astuple(keys.group("<tenant>", "<database>", "")),
         "tenant": [keys.tenant("<tenant>")],
         "tenant_keys": [keys.tenant_keys("<tenant>")],
         "tenant_databases": [keys.tenant_databases("<tenant>")],

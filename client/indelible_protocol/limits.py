@@ -31,6 +31,7 @@ MAX_PAGE = 10_000
 MAX_PAGE_BYTES = 4 << 20
 MAX_BATCH_KEYS = 4_096
 MAX_WAIT_LOGS = 10_000
+MAX_WAIT_GROUPS = 100
 
 # Entries in the answer to a commit that met a conflict, if it asked for them.
 MAX_CONFLICT_ENTRIES = 64

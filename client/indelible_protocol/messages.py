@@ -141,8 +141,11 @@ class Opened(Message):
 
 
 class Listing(Message):
+    """`version` is that of the group's listing before it was read; None for all groups."""
+
     logs: list[Description]
     cursor: str | None
+    version: Whole | None = None
 
 
 class StoredCommit(Message):
@@ -247,18 +250,45 @@ class Watched(Message):
     version: Whole
 
 
-class Wait(Message):
-    """POST /v2/wait: answered when one of the logs is beyond its version, or after `wait` s."""
+class WatchedGroup(Message):
+    """`version` counts the changes of the group's listing: logs that came and went."""
 
-    logs: Annotated[list[Watched], Meta(min_length=1, max_length=limits.MAX_WAIT_LOGS)]
+    group: str
+    version: Whole
+
+
+class Wait(Message):
+    """POST /v2/wait: answered when something is beyond its version, or after `wait` seconds.
+
+    With `keep`, the service remembers what is watched and its answer names the `watch`; the
+    next request names it and tells only what is new: versions that moved, logs to add.
+    With `diffs`, the answer brings the first page of each log's diff, as far as they fit.
+    """
+
+    logs: Annotated[list[Watched], Meta(max_length=limits.MAX_WAIT_LOGS)] = []
+    groups: Annotated[list[WatchedGroup], Meta(max_length=limits.MAX_WAIT_GROUPS)] = []
     wait: Annotated[float, Meta(ge=0, le=limits.MAX_WAIT_SECONDS)] = 30.0
+    watch: str | None = None
+    keep: bool = False
+    diffs: bool = False
+
+
+class MovedLog(Message):
+    """`diff` runs from the version given to `version`; None if it was not asked for, or did not
+    fit beside the others."""
+
+    log_id: LogIdBytes
+    version: Whole
+    diff: Diff | None = None
 
 
 class Moved(Message):
-    """The logs that are beyond the version given; `gone` were deleted or never there."""
+    """What is beyond the version given; `gone` are logs that were deleted or never there."""
 
-    moved: list[Watched]
+    moved: list[MovedLog]
     gone: list[bytes]
+    groups: list[WatchedGroup]
+    watch: str | None
 
 
 class Problem(Message):

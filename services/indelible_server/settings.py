@@ -58,6 +58,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_tenant_waiters: Annotated[
         int, Meta(ge=1, description="long polls that one tenant holds in a process at most")
     ] = 15_000
+    max_tenant_watched: Annotated[
+        int, Meta(ge=1, description="logs and groups that one tenant's waits on many watch at most")
+    ] = 200_000
     tenant_requests_per_second: Annotated[
         float,
         Meta(gt=0, description="requests that one tenant may send a process, on average"),

@@ -7,13 +7,12 @@ from aiohttp import web
 from indelible_protocol import messages
 from indelible_protocol.diff import Order
 from indelible_protocol.errors import ErrorCode, ProtocolError
-from indelible_protocol.ids import LogId
 from msgspec import UNSET
 
 from indelible_server.api.messages import answer, answer_form, read_message
 from indelible_server.api.middlewares import WAITED
 from indelible_server.api.parameters import AT, CURSOR, FROM, LIMIT, ORDER, TO, WAIT, Query
-from indelible_server.api.requests import authenticated, check_key, key_of, log_of
+from indelible_server.api.requests import check_key, key_of, log_of
 from indelible_server.api.services import SERVICES, Services
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.errors import Refusal
@@ -71,23 +70,10 @@ async def _encoded_diff(
     high = head.version if asked.to_version is None else asked.to_version
 
     async def make() -> bytes:
-        reader, log_id = services.reader, identity.log_id
-        changes = await reader.changes(log_id, head, low, high, asked.order)
-        if asked.start > len(changes):
-            raise ProtocolError("the cursor is behind the end", ErrorCode.BAD_CURSOR)
-        page = await reader.resolve(log_id, changes[asked.start : asked.start + asked.limit])
-        at = asked.start + len(page)
-        cursor = None
-        if at < len(changes):
-            pinned = (log_id, identity.incarnation, low, high, asked.order)
-            cursor = services.cursors.seal("diff", [*pinned, at])
-        answered = messages.Diff(
-            from_version=low,
-            to_version=high,
-            changes=[_change(changed.op, changed.entry) for changed in page],
-            cursor=cursor,
+        page = await diff_page(
+            services, identity, head, low, high, asked.order, start=asked.start, limit=asked.limit
         )
-        return messages.encode(answered, form)
+        return messages.encode(page, form)
 
     key = (
         identity.log_id,
@@ -102,6 +88,35 @@ async def _encoded_diff(
     check_version(low, head, "from")
     check_version(high, head, "to")
     return await services.answers.get(key, make)
+
+
+async def diff_page(
+    services: Services,
+    identity: LogIdentity,
+    head: Head,
+    low: int,
+    high: int,
+    order: Order,
+    *,
+    start: int,
+    limit: int,
+) -> messages.Diff:
+    """Up to `limit` of the diff's changes, from the one numbered `start` on."""
+    reader, log_id = services.reader, identity.log_id
+    changes = await reader.changes(log_id, head, low, high, order)
+    if start > len(changes):
+        raise ProtocolError("the cursor is behind the end", ErrorCode.BAD_CURSOR)
+    page = await reader.resolve(log_id, changes[start : start + limit])
+    at = start + len(page)
+    cursor = None
+    if at < len(changes):
+        cursor = services.cursors.seal("diff", [log_id, identity.incarnation, low, high, order, at])
+    return messages.Diff(
+        from_version=low,
+        to_version=high,
+        changes=[_change(changed.op, changed.entry) for changed in page],
+        cursor=cursor,
+    )
 
 
 def _read_diff(request: web.Request, services: Services, identity: LogIdentity) -> _DiffRequest:
@@ -273,45 +288,6 @@ def _cursor_below(
     if rest is None:
         return None
     return services.cursors.seal(purpose, [identity.log_id, identity.incarnation, key, rest])
-
-
-async def wait(request: web.Request) -> web.Response:
-    """Waits on many logs at once; foreign and absent ones are `gone`, as deleted ones are."""
-    tenant = await authenticated(request)
-    Query(request, ())
-    services = request.app[SERVICES]
-    asked = await read_message(request, messages.Wait)
-    since: dict[LogId, int] = {}
-    gone = []
-    for watched in asked.logs:
-        log_id = LogId(watched.log_id)
-        try:
-            await services.logs.identify(tenant, log_id)
-            since[log_id] = watched.version
-        except Refusal as refusal:
-            if refusal.code is not ErrorCode.NONEXISTENT_LOG:
-                raise
-            gone.append(watched.log_id)
-    moved = await _moved(services, since, gone)
-    if not moved and not gone and asked.wait:
-        request[WAITED] = True
-        if await services.waiting.wait(tenant, since, asked.wait) == "moved":
-            moved = await _moved(services, since, gone)
-    return answer(request, messages.Moved(moved=moved, gone=gone))
-
-
-async def _moved(
-    services: Services, since: dict[LogId, int], gone: list[bytes]
-) -> list[messages.Watched]:
-    """The logs beyond their version; deleted ones are put into `gone`."""
-    log_ids = list(since)
-    moved = []
-    for log_id, head in zip(log_ids, await services.reader.heads(log_ids), strict=True):
-        if head is None:
-            gone.append(log_id)
-        elif head.version > since[log_id]:
-            moved.append(messages.Watched(log_id=log_id, version=head.version))
-    return moved
 
 
 def _place(identity: LogIdentity, head: Head) -> dict[str, str]:

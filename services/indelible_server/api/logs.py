@@ -73,12 +73,14 @@ async def list_logs(request: web.Request) -> web.Response:
         if belongs != pinned or not isinstance(position, bytes):
             raise ProtocolError("the cursor belongs to another listing", ErrorCode.BAD_CURSOR)
         after = position
+    version = None if group is None else await services.logs.group_version(scope, group)
     page, rest = await services.logs.list_logs(scope, group, after, limit)
     return answer(
         request,
         messages.Listing(
             logs=[_description(description) for description in page],
             cursor=None if rest is None else services.cursors.seal("logs", [*pinned, rest]),
+            version=version,
         ),
     )
 

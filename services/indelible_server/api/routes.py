@@ -8,7 +8,7 @@ from indelible_protocol import messages, paths
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.messages import Message
 
-from indelible_server.api import diffs, logs
+from indelible_server.api import diffs, logs, watching
 from indelible_server.api.parameters import (
     AT,
     CONFLICT,
@@ -200,10 +200,11 @@ OPERATIONS: tuple[Operation, ...] = (
         id="waitForLogs",
         method="POST",
         path=paths.WAIT,
-        handler=diffs.wait,
-        summary="Wait until one of many logs is beyond its version.",
+        handler=watching.wait,
+        summary="Wait until one of many logs, or a group's listing, is beyond its version.",
         bodies=(messages.Wait,),
         answers={200: messages.Moved},
+        errors=_PAGED,
     ),
 )
 

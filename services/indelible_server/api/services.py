@@ -13,7 +13,7 @@ from indelible_server.api.cursors import Cursors
 from indelible_server.api.quotas import Quotas
 from indelible_server.api.rates import Rates
 from indelible_server.api.turns import Turns
-from indelible_server.api.waiting import Waiting
+from indelible_server.api.waiting import Waiting, Watches
 from indelible_server.settings import Settings
 from indelible_server.store.caching import WeighedCache
 from indelible_server.store.committing import Commits
@@ -35,6 +35,7 @@ class Services:
     reader: Reader
     wakeups: Wakeups
     waiting: Waiting
+    watches: Watches
     committer: Committer
     authenticator: Authenticator
     quotas: Quotas
@@ -76,7 +77,9 @@ def make_services(
     )
     logs = Logs(redis, admit=quotas.admit_log)
     reader = Reader(redis)
-    wakeups = Wakeups(clients.subscriber, reader.heads, recheck_seconds=settings.recheck_seconds)
+    wakeups = Wakeups(
+        clients.subscriber, reader.current_versions, recheck_seconds=settings.recheck_seconds
+    )
     metrics.waiters.set_function(lambda: wakeups.waiter_count)
     metrics.missed_hints.set_function(lambda: wakeups.missed_hints)
     durability = DurabilityMonitor(redis, settings.durability)
@@ -94,6 +97,7 @@ def make_services(
         reader=reader,
         wakeups=wakeups,
         waiting=Waiting(wakeups, settings),
+        watches=Watches(wakeups, settings.max_tenant_watched),
         committer=Committer(
             Commits(redis, reach=reach),
             wakeups,

@@ -1,14 +1,20 @@
-"""Admission of long polls: how many wait, and whose."""
+"""Admission of long polls: how many wait, and whose; and what they watch between two requests."""
 
+import asyncio
+import secrets
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
 
 from indelible_server.settings import Settings
 from indelible_server.store.errors import Refusal
-from indelible_server.store.wakeups import Outcome, Wakeups
+from indelible_server.store.names import Scope
+from indelible_server.store.wakeups import Outcome, Wakeups, Watch, Watched
+
+KEPT_SECONDS = 90.0
 
 
 class Waiting:
@@ -25,6 +31,21 @@ class Waiting:
         Raises:
             Refusal: RATE_LIMITED at the tenant's cap, OVERLOADED at the process's.
         """
+        watch = Watch()
+        try:
+            return await self.sleep(tenant, watch, seconds, also=since)
+        finally:
+            self._wakeups.release(watch)
+
+    async def sleep(
+        self,
+        tenant: str,
+        watch: Watch,
+        seconds: float,
+        *,
+        also: Mapping[LogId, int] | Mapping[Watched, int],
+    ) -> Outcome:
+        """As `wait`, for a watch that is released elsewhere; watches `also` from now on."""
         if self._by_tenant[tenant] >= self._max_tenant_waiters:
             raise Refusal(
                 ErrorCode.RATE_LIMITED,
@@ -34,8 +55,77 @@ class Waiting:
             raise Refusal(ErrorCode.OVERLOADED, "too many long polls wait already")
         self._by_tenant[tenant] += 1
         try:
-            return await self._wakeups.wait(since, min(seconds, self._max_wait_seconds))
+            seconds = min(seconds, self._max_wait_seconds)
+            return await self._wakeups.sleep(watch, seconds, also=also)
         finally:
             self._by_tenant[tenant] -= 1
             if not self._by_tenant[tenant]:
                 del self._by_tenant[tenant]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Kept:
+    scope: Scope
+    watch: Watch
+    end: asyncio.TimerHandle
+
+
+class Watches:
+    """Watches kept between requests, and how much each tenant watches in all.
+
+    A kept watch lives in one process; where it is unknown, as after a restart, all is told again.
+    """
+
+    def __init__(self, wakeups: Wakeups, max_tenant_watched: int) -> None:
+        self._wakeups = wakeups
+        self._max_tenant_watched = max_tenant_watched
+        self._kept: dict[str, _Kept] = {}
+        self._counts: Counter[str] = Counter()
+
+    def take(self, scope: Scope, name: str) -> Watch:
+        """A kept watch, which is nobody else's until it is kept again.
+
+        Raises:
+            Refusal: BAD_CURSOR: it is not kept here, or is another's.
+        """
+        kept = self._kept.get(name)
+        if kept is None or kept.scope != scope:
+            raise Refusal(
+                ErrorCode.BAD_CURSOR, "this watch is not kept here (any more): tell all logs again"
+            )
+        del self._kept[name]
+        kept.end.cancel()
+        return kept.watch
+
+    def keep(self, scope: Scope, watch: Watch) -> str:
+        name = secrets.token_urlsafe(16)
+        end = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._end, name)
+        self._kept[name] = _Kept(scope=scope, watch=watch, end=end)
+        return name
+
+    def count(self, tenant: str, more: int) -> None:
+        """
+        Raises:
+            Refusal: RATE_LIMITED beyond what a tenant may watch.
+        """
+        if self._counts[tenant] + more > self._max_tenant_watched:
+            raise Refusal(
+                ErrorCode.RATE_LIMITED,
+                f"this tenant may watch {self._max_tenant_watched} logs and groups at once "
+                "(max_tenant_watched)",
+            )
+        self._counts[tenant] += more
+
+    def forget(self, tenant: str, watch: Watch, watched: Watched) -> None:
+        self._wakeups.forget(watch, watched)
+        self._counts[tenant] -= 1
+
+    def release(self, tenant: str, watch: Watch) -> None:
+        self._counts[tenant] -= len(watch.known)
+        if not self._counts[tenant]:
+            del self._counts[tenant]
+        self._wakeups.release(watch)
+
+    def _end(self, name: str) -> None:
+        kept = self._kept.pop(name)
+        self.release(kept.scope.tenant, kept.watch)

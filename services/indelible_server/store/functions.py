@@ -22,7 +22,7 @@ from indelible_server.store.errors import OutcomeUnknown, StoreUnavailable
 LIBRARY_VERSION = 1
 LIBRARY = f"indelible_{LIBRARY_VERSION}"
 _SHARED = ("log", "answers")
-_VERBS = ("commit", "recall", "create", "bind", "delete")
+_VERBS = ("commit", "recall", "create", "bind", "list", "delete")
 _HEADER = re.compile(r"^-- (KEYS|ARGV|REPLIES|FLAGS):(.*)$", re.MULTILINE)
 
 

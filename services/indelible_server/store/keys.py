@@ -17,6 +17,8 @@ and groups come in hashed.
 | `{n:<tenant>:<database>:<hash>}` | string | msgpack name record | api |
 | `{l:<tenant>:<database>}:logs` | sorted set | u64 created_ms ‖ log id, all scores 0 | api |
 | `{l:<tenant>:<database>}:group:<hash>` | sorted set | the same, of one group | api |
+| `{l:<tenant>:<database>}:group:<hash>:version` | string | how often the listing changed | api |
+| `{l:<tenant>:<database>}:group:<hash>:versions` | channel | hint: the listing's version | api |
 | `{t:<tenant>}` | hash | the tenant's name and time of creation | tenant command |
 | `{t:<tenant>}:keys` | set | public ids of its API keys | tenant command |
 | `{t:<tenant>}:databases` | set | names of databases that hold logs | api |
@@ -85,8 +87,18 @@ def listing(tenant: str, database: str) -> str:
     return f"{{l:{tenant}:{database}}}:logs"
 
 
-def group_listing(tenant: str, database: str, group: str) -> str:
-    return f"{{l:{tenant}:{database}}}:group:{sha256(group.encode()).hexdigest()}"
+@dataclass(frozen=True, slots=True)
+class GroupKeys:
+    """The keys of one group, in the order in which functions take them."""
+
+    listing: str
+    version: str
+    channel: str
+
+
+def group(tenant: str, database: str, name: str) -> GroupKeys:
+    key = f"{{l:{tenant}:{database}}}:group:{sha256(name.encode()).hexdigest()}"
+    return GroupKeys(key, key + ":version", key + ":versions")
 
 
 def tenant(tenant_id: str) -> str:

@@ -5,7 +5,7 @@ Knows nothing of HTTP, of commits (`committing`), or of what a reader asks for (
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from indelible_protocol import limits
@@ -24,11 +24,12 @@ from indelible_server.store.admission import (
 )
 from indelible_server.store.connection import store_answer
 from indelible_server.store.errors import Refusal
-from indelible_server.store.names import NameRecord, Names, Scope
+from indelible_server.store.names import Group, NameRecord, Names, Scope
 
 KIND_WORDS = {LogKind.SEALED: "sealed", LogKind.OPAQUE: "opaque"}
 _KINDS = {word.encode(): kind for kind, word in KIND_WORDS.items()}
 _IDENTITIES = 20_000
+_IDENTIFIED_AT_ONCE = 500
 _BIND_ATTEMPTS = 8
 
 _IDENTITY_FIELDS = (
@@ -133,12 +134,34 @@ class Logs:
                 )
             if values[0] is None:
                 raise nonexistent()
-            identity = _identity(log_id, values)
-            self._identities[log_id] = identity
-            if len(self._identities) > _IDENTITIES:
-                self._identities.popitem(last=False)
+            identity = self._remember(log_id, values)
         if identity.tenant != tenant:
             raise nonexistent()
+        return identity
+
+    async def identify_many(
+        self, tenant: str, log_ids: Sequence[LogId]
+    ) -> dict[LogId, LogIdentity]:
+        """Those of them that are this tenant's logs, deleted ones too."""
+        found = {
+            log_id: self._identities[log_id] for log_id in log_ids if log_id in self._identities
+        }
+        unknown = [log_id for log_id in log_ids if log_id not in found]
+        for at in range(0, len(unknown), _IDENTIFIED_AT_ONCE):
+            some = unknown[at : at + _IDENTIFIED_AT_ONCE]
+            async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
+                for log_id in some:
+                    pipe.hmget(keys.of_log(log_id).meta, *_IDENTITY_FIELDS)
+                rows = await pipe.execute()
+            for log_id, values in zip(some, rows, strict=True):
+                if values[0] is not None:
+                    found[log_id] = self._remember(log_id, values)
+        return {log_id: each for log_id, each in found.items() if each.tenant == tenant}
+
+    def _remember(self, log_id: LogId, values: list[bytes]) -> LogIdentity:
+        identity = self._identities[log_id] = _identity(log_id, values)
+        if len(self._identities) > _IDENTITIES:
+            self._identities.popitem(last=False)
         return identity
 
     async def create_sealed(
@@ -344,6 +367,11 @@ class Logs:
             if values[0] is not None and state[0] is None:
                 descriptions.append(_description(_identity(log_id, values), state))
         return descriptions, listed[-1][0] if len(listed) == limit else None
+
+    async def group_version(self, scope: Scope, group: str) -> int:
+        """How often the group's listing has changed."""
+        (version,) = await self._names.group_versions([Group(scope.tenant, scope.database, group)])
+        return version
 
     async def delete(self, identity: LogIdentity) -> int:
         """Deletes contents and name; the version at which the log ended.

@@ -4,7 +4,9 @@ Owns the records' bytes (msgpack) and the listings' order (by creation). Knows n
 log's contents.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgpack
 from indelible_protocol.commands import LogKind
@@ -21,6 +23,14 @@ class Scope:
 
     tenant: str
     database: str = "default"
+
+
+class Group(NamedTuple):
+    """A group of a database's logs; its listing has a version, which each change moves."""
+
+    tenant: str
+    database: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,19 +91,31 @@ class Names:
 
     async def list_log(self, scope: Scope, group: str, created_ms: int, log_id: LogId) -> None:
         """Adds a log to the listings; adding it again changes nothing."""
-        member = _member(created_ms, log_id)
-        async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.zadd(keys.listing(scope.tenant, scope.database), {member: 0})
-            pipe.zadd(keys.group_listing(scope.tenant, scope.database, group), {member: 0})
-            pipe.sadd(keys.tenant_databases(scope.tenant), scope.database)
-            await pipe.execute()
+        await self._enter("add", scope, group, _member(created_ms, log_id))
+        async with store_answer():
+            await self._redis.execute_command(
+                "SADD", keys.tenant_databases(scope.tenant), scope.database
+            )
 
     async def unlist_log(self, scope: Scope, group: str, created_ms: int, log_id: LogId) -> None:
-        member = _member(created_ms, log_id)
+        await self._enter("remove", scope, group, _member(created_ms, log_id))
+
+    async def _enter(self, verb: str, scope: Scope, group: str, member: bytes) -> None:
+        of_group = keys.group(scope.tenant, scope.database, group)
+        listing = keys.listing(scope.tenant, scope.database)
+        await functions.call(
+            self._redis,
+            "list",
+            [listing, of_group.listing, of_group.version, of_group.channel],
+            [verb, member],
+        )
+
+    async def group_versions(self, groups: Sequence[Group]) -> list[int]:
+        """How often each listing has changed."""
         async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.zrem(keys.listing(scope.tenant, scope.database), member)
-            pipe.zrem(keys.group_listing(scope.tenant, scope.database, group), member)
-            await pipe.execute()
+            for group in groups:
+                pipe.get(keys.group(*group).version)
+            return [int(version or 0) for version in await pipe.execute()]
 
     async def listed(
         self, scope: Scope, group: str | None, after: bytes, limit: int
@@ -103,7 +125,7 @@ class Names:
         key = (
             keys.listing(scope.tenant, scope.database)
             if group is None
-            else keys.group_listing(scope.tenant, scope.database, group)
+            else keys.group(scope.tenant, scope.database, group).listing
         )
         low = b"(" + after if after else b"-"
         async with store_answer():

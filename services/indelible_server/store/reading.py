@@ -31,11 +31,13 @@ from indelible_server.store.caching import WeighedCache
 from indelible_server.store.connection import store_answer
 from indelible_server.store.errors import Refusal
 from indelible_server.store.logs import nonexistent, replaced
+from indelible_server.store.names import Group, Names
 
 _BATCH_BYTES = 8 << 20
 _MAX_BATCH = 1_000
 _FIRST_BATCH = 8
 _SCAN_VERSIONS = 20_000
+_HEADS_AT_ONCE = 500
 _CACHED_CHANGES = 200_000
 _INDEX_PLACE = struct.Struct(">QII")
 _Place = tuple[int, int, int]  # version, command index, offset
@@ -104,6 +106,7 @@ class VersionSummary:
 class Reader:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._names = Names(redis)
         self._folds: WeighedCache[tuple[LogId, int, int, int], tuple[Change, ...]] = WeighedCache(
             _CACHED_CHANGES, lambda changes: len(changes) + 1
         )
@@ -121,11 +124,28 @@ class Reader:
 
     async def heads(self, log_ids: Sequence[LogId]) -> list[Head | None]:
         """Heads of many logs; None for those that are deleted or absent."""
-        async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
-            for log_id in log_ids:
-                pipe.execute_command("HMGET", keys.of_log(log_id).meta, *_HEAD_FIELDS)
-            rows = await pipe.execute()
-        return [None if row[0] is None or row[3] is not None else _head(row) for row in rows]
+        found: list[Head | None] = []
+        for at in range(0, len(log_ids), _HEADS_AT_ONCE):
+            async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
+                for log_id in log_ids[at : at + _HEADS_AT_ONCE]:
+                    pipe.execute_command("HMGET", keys.of_log(log_id).meta, *_HEAD_FIELDS)
+                rows = await pipe.execute()
+            found += [None if r[0] is None or r[3] is not None else _head(r) for r in rows]
+        return found
+
+    async def current_versions(self, watched: Sequence[LogId | Group]) -> list[int | None]:
+        """Of logs and of groups' listings; None for a log that is deleted or absent."""
+        groups = [each for each in watched if isinstance(each, Group)]
+        heads = iter(await self.heads([e for e in watched if not isinstance(e, Group)]))
+        versions = iter(await self._names.group_versions(groups) if groups else ())
+        found: list[int | None] = []
+        for each in watched:
+            if isinstance(each, Group):
+                found.append(next(versions))
+            else:
+                head = next(heads)
+                found.append(None if head is None else head.version)
+        return found
 
     async def changes(
         self, log_id: LogId, head: Head, from_version: int, to_version: int, order: Order

@@ -1,14 +1,14 @@
 """Wakes local long polls. Owns one subscribed connection per process; knows no HTTP.
 
-Hints are never truth. A waiter registers, makes sure that the log's channel is subscribed,
-reads the head, and only then sleeps; all waited-on heads are read again every few seconds and
-whenever the subscription comes back, so a lost hint costs time and never an answer.
+What can be waited for has a version: a log, and the listing of a group. Hints are never truth.
+A waiter registers, makes sure that the channel is subscribed, reads the version, and only then
+sleeps; all waited-on versions are read again every few seconds and whenever the subscription
+comes back, so a lost hint costs time and never an answer.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import structlog
@@ -19,53 +19,69 @@ from redis.exceptions import RedisError
 
 from indelible_server.store import keys
 from indelible_server.store.errors import Refusal
-from indelible_server.store.reading import Head
+from indelible_server.store.names import Group
 
 Outcome = Literal["moved", "timeout", "draining"]
-ReadHeads = Callable[[Sequence[LogId]], Awaitable[list[Head | None]]]
+Watched = LogId | Group
+ReadVersions = Callable[[Sequence[Watched]], Awaitable[list[int | None]]]
 
 _log = structlog.get_logger(__name__)
 _BEYOND_ALL = 2**64
-_HEADS_AT_ONCE = 500
 _SUBSCRIBE_SECONDS = 1.0
 _BACKOFF_SECONDS = (0.05, 2.0)
 _SILENT_RECHECKS = 3
 
 
-class _Waiter:
-    """One long poll: the versions it knows, and the future it sleeps on."""
+class Watch:
+    """What one waiter watches: the version that it knows of each, and what it was told since.
 
-    __slots__ = ("future", "since")
+    `behind` are those that a hint or a read showed to be beyond the version known.
+    """
 
-    def __init__(self, since: Mapping[LogId, int]) -> None:
-        self.since = since
-        self.future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    __slots__ = ("behind", "known", "sleeping")
+
+    def __init__(self) -> None:
+        self.known: dict[Watched, int] = {}
+        self.behind: dict[Watched, int] = {}
+        self.sleeping: asyncio.Future[Outcome] | None = None
+
+    def move(self, watched: Watched, version: int) -> None:
+        self.behind[watched] = max(version, self.behind.get(watched, 0))
+        self.wake("moved")
 
     def wake(self, outcome: Outcome) -> None:
-        if not self.future.done():
-            self.future.set_result(outcome)
+        if self.sleeping is not None and not self.sleeping.done():
+            self.sleeping.set_result(outcome)
+
+    def advance(self, watched: Watched, version: int) -> None:
+        """The waiter knows this version now."""
+        self.known[watched] = version
+        if self.behind.get(watched, version) <= version:
+            self.behind.pop(watched, None)
 
 
 class _Channel:
-    """A log's hints in this process: who waits, and whether the store sends them."""
+    """The hints for one log or group in this process: who waits, and whether they are sent."""
 
-    __slots__ = ("idle_rounds", "subscribed", "waiters")
+    __slots__ = ("idle_rounds", "subscribed", "watches")
 
     def __init__(self) -> None:
-        self.waiters: set[_Waiter] = set()
+        self.watches: set[Watch] = set()
         self.subscribed = asyncio.Event()
         self.idle_rounds = 0
 
 
 class Wakeups:
-    """Start `run` once; `wait` may be called any number of times at once."""
+    """Start `run` once; any number of watches may sleep at once."""
 
-    def __init__(self, subscriber: Redis, read_heads: ReadHeads, *, recheck_seconds: float) -> None:
+    def __init__(
+        self, subscriber: Redis, read_versions: ReadVersions, *, recheck_seconds: float
+    ) -> None:
         self._subscriber = subscriber
-        self._read_heads = read_heads
+        self._read_versions = read_versions
         self._recheck_seconds = recheck_seconds
-        self._channels: dict[LogId, _Channel] = {}
-        self._names: dict[bytes, LogId] = {}
+        self._channels: dict[Watched, _Channel] = {}
+        self._names: dict[bytes, Watched] = {}
         self._connection: AbstractConnection | None = None
         self._recheck_now = asyncio.Event()
         self._draining = False
@@ -73,41 +89,62 @@ class Wakeups:
         self.waiter_count = 0
         self.missed_hints = 0
 
-    async def wait(self, since: Mapping[LogId, int], seconds: float) -> Outcome:
-        """Sleeps until one of the logs is beyond its version, or gone, or `seconds` pass.
+    async def sleep(
+        self, watch: Watch, seconds: float, *, also: Mapping[LogId, int] | Mapping[Watched, int]
+    ) -> Outcome:
+        """Until something is beyond the version known of it, or gone, or `seconds` pass.
+
+        Watches `also` from now on, beside what the watch has; until it is released.
 
         Raises:
-            Refusal: the store cannot be asked whether a log has moved already.
+            Refusal: the store cannot be asked whether something has moved already.
         """
-        with self._registered(since) as waiter:
+        loop = asyncio.get_running_loop()
+        watch.sleeping = loop.create_future()
+        alarm = loop.call_later(seconds, watch.wake, "timeout")
+        self.waiter_count += 1
+        try:
+            for watched, version in also.items():
+                self._register(watch, watched, version)
             if self._draining:
                 return "draining"
-            await self._ensure_subscribed(since)
-            await self._recheck(list(since))
-            if not waiter.future.done():
-                alarm = asyncio.get_running_loop().call_later(seconds, waiter.wake, "timeout")
-                try:
-                    return await waiter.future
-                finally:
-                    alarm.cancel()
-            return waiter.future.result()
+            await self._ensure_subscribed(also)
+            await self._recheck(list(also))
+            return "moved" if watch.behind else await watch.sleeping
+        finally:
+            self.waiter_count -= 1
+            alarm.cancel()
+            watch.sleeping = None
 
-    def hint(self, log_id: LogId, version: int) -> int:
+    def forget(self, watch: Watch, watched: Watched) -> None:
+        """Watches one less."""
+        watch.known.pop(watched, None)
+        watch.behind.pop(watched, None)
+        if watched in self._channels:
+            self._channels[watched].watches.discard(watch)
+
+    def release(self, watch: Watch) -> None:
+        for watched in list(watch.known):
+            self.forget(watch, watched)
+
+    def hint(self, watched: Watched, version: int) -> int:
         """Wakes those whose known version is below `version`; how many."""
-        channel = self._channels.get(log_id)
+        channel = self._channels.get(watched)
         if channel is None:
             return 0
-        woken = [w for w in channel.waiters if w.since[log_id] < version and not w.future.done()]
-        for waiter in woken:
-            waiter.wake("moved")
-        return len(woken)
+        woken = 0
+        for watch in channel.watches:
+            if watch.known[watched] < version:
+                woken += watched not in watch.behind
+                watch.move(watched, version)
+        return woken
 
     def drain(self) -> None:
         """Answers every waiter now, and every later one at once. Needs no store."""
         self._draining = True
         for channel in list(self._channels.values()):
-            for waiter in list(channel.waiters):
-                waiter.wake("draining")
+            for watch in list(channel.watches):
+                watch.wake("draining")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Listens and rechecks until `stop` is set."""
@@ -118,43 +155,34 @@ class Wakeups:
             listening.cancel()
             rechecking.cancel()
 
-    @contextmanager
-    def _registered(self, since: Mapping[LogId, int]) -> Iterator[_Waiter]:
-        waiter = _Waiter(since)
-        for log_id in since:
-            channel = self._channels.get(log_id)
-            if channel is None:
-                channel = self._channels[log_id] = _Channel()
-                self._names[keys.of_log(log_id).channel.encode()] = log_id
-            channel.waiters.add(waiter)
-        self.waiter_count += 1
-        try:
-            yield waiter
-        finally:
-            self.waiter_count -= 1
-            for log_id in since:
-                self._channels[log_id].waiters.discard(waiter)
+    def _register(self, watch: Watch, watched: Watched, version: int) -> None:
+        channel = self._channels.get(watched)
+        if channel is None:
+            channel = self._channels[watched] = _Channel()
+            self._names[_channel_name(watched).encode()] = watched
+        channel.watches.add(watch)
+        watch.known[watched] = version
 
-    async def _ensure_subscribed(self, since: Mapping[LogId, int]) -> None:
+    async def _ensure_subscribed(self, wanted: Iterable[Watched]) -> None:
         """Asks for hints that are not subscribed yet and waits until the store confirms.
 
         Without a confirmation in time the waiter sleeps all the same: rechecks wake it.
         """
-        pending = [log_id for log_id in since if not self._channels[log_id].subscribed.is_set()]
+        pending = [each for each in wanted if not self._channels[each].subscribed.is_set()]
         if not pending or self._connection is None:
             return
         try:
             async with asyncio.timeout(_SUBSCRIBE_SECONDS):
                 await self._subscribe(self._connection, pending)
-                for log_id in pending:
-                    await self._channels[log_id].subscribed.wait()
+                for watched in pending:
+                    await self._channels[watched].subscribed.wait()
         except (TimeoutError, RedisError, OSError):
-            _log.warning("wakeups.subscription_unconfirmed", logs=len(pending))
+            _log.warning("wakeups.subscription_unconfirmed", channels=len(pending))
 
-    async def _subscribe(self, connection: AbstractConnection, logs: Sequence[LogId]) -> None:
+    async def _subscribe(self, connection: AbstractConnection, wanted: Sequence[Watched]) -> None:
         # One command each: in a cluster their slots differ.
-        for log_id in logs:
-            await connection.send_command("SSUBSCRIBE", keys.of_log(log_id).channel)
+        for watched in wanted:
+            await connection.send_command("SSUBSCRIBE", _channel_name(watched))
 
     async def _listen(self) -> None:
         attempt = 0
@@ -185,13 +213,13 @@ class Wakeups:
         if not isinstance(message, list) or len(message) < 3:
             return
         word, name, data = message[:3]
-        log_id = self._names.get(name)
-        if log_id is None:
+        watched = self._names.get(name)
+        if watched is None:
             return
         if word == b"ssubscribe":
-            self._channels[log_id].subscribed.set()
+            self._channels[watched].subscribed.set()
         elif word == b"smessage":
-            self.hint(log_id, int(data) if data.isdigit() else _BEYOND_ALL)
+            self.hint(watched, int(data) if data.isdigit() else _BEYOND_ALL)
 
     async def _keep_rechecking(self) -> None:
         while True:
@@ -203,19 +231,17 @@ class Wakeups:
                 await self._ping()
             self._recheck_now.clear()
             await self._let_go_of_idle_channels()
-            waited_on = [log_id for log_id, channel in self._channels.items() if channel.waiters]
+            waited_on = [watched for watched, channel in self._channels.items() if channel.watches]
             try:
                 self.missed_hints += await self._recheck(waited_on)
             except Refusal as refusal:
                 _log.warning("wakeups.recheck_failed", reason=refusal.message)
 
-    async def _recheck(self, logs: Sequence[LogId]) -> int:
-        """Reads heads and wakes whoever is behind; how many were."""
+    async def _recheck(self, watched: Sequence[Watched]) -> int:
+        """Reads versions and wakes whoever is behind; how many were."""
         woken = 0
-        for at in range(0, len(logs), _HEADS_AT_ONCE):
-            some = logs[at : at + _HEADS_AT_ONCE]
-            for log_id, head in zip(some, await self._read_heads(some), strict=True):
-                woken += self.hint(log_id, _BEYOND_ALL if head is None else head.version)
+        for each, version in zip(watched, await self._read_versions(watched), strict=True):
+            woken += self.hint(each, _BEYOND_ALL if version is None else version)
         return woken
 
     async def _ping(self) -> None:
@@ -234,20 +260,26 @@ class Wakeups:
             await connection.disconnect(nowait=True)
 
     async def _let_go_of_idle_channels(self) -> None:
-        """Unsubscribes logs that nobody has waited on for a whole round.
+        """Unsubscribes what nobody has waited on for a whole round.
 
         A follower asks again at once after each answer: keeping its channel for a while
         saves it a subscription per version.
         """
-        for log_id, channel in list(self._channels.items()):
-            channel.idle_rounds = 0 if channel.waiters else channel.idle_rounds + 1
+        for watched, channel in list(self._channels.items()):
+            channel.idle_rounds = 0 if channel.watches else channel.idle_rounds + 1
             if channel.idle_rounds < 2:
                 continue
-            name = keys.of_log(log_id).channel
-            del self._channels[log_id]
+            name = _channel_name(watched)
+            del self._channels[watched]
             self._names.pop(name.encode(), None)
             if self._connection is not None and channel.subscribed.is_set():
                 try:
                     await self._connection.send_command("SUNSUBSCRIBE", name)
                 except (RedisError, OSError):
                     return
+
+
+def _channel_name(watched: Watched) -> str:
+    if isinstance(watched, Group):
+        return keys.group(watched.tenant, watched.database, watched.name).channel
+    return keys.of_log(watched).channel
