@@ -397,3 +397,29 @@ class Client:
     @_like(AsyncClient.logs)
     def logs(self, *, group: str | None = None) -> View[Description]:
         return View(self._client.logs(group=group))
+
+    @_like(AsyncClient.follow_many)
+    def follow_many(
+        self, logs: Mapping[Log, int | None], *, max_wait_seconds: float | None = None
+    ) -> Generator[tuple[Log, Diff | None], None, None]:
+        twins = {log._log: log for log in logs}
+        after = {log._log: version for log, version in logs.items()}
+        moves = self._client.follow_many(after, max_wait_seconds=max_wait_seconds)
+        for log, diff in _steps(moves):
+            yield twins[log], diff
+
+    @_like(AsyncClient.follow_group)
+    def follow_group(
+        self,
+        group: str,
+        *,
+        after: Mapping[str, int] | None = None,
+        from_start: bool = False,
+        max_wait_seconds: float | None = None,
+    ) -> Generator[tuple[Log, Diff | None], None, None]:
+        twins: dict[AsyncLog, Log] = {}
+        moves = self._client.follow_group(
+            group, after=after, from_start=from_start, max_wait_seconds=max_wait_seconds
+        )
+        for log, diff in _steps(moves):
+            yield twins.setdefault(log, Log(log)), diff

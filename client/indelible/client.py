@@ -1,7 +1,8 @@
 """The way in: a profile's logs at one service; the asynchronous twin of `blocking.Client`."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,9 +11,11 @@ import nacl.utils
 from indelible_protocol import messages
 from indelible_protocol.errors import ErrorCode
 
-from indelible.answers import Description
+from indelible.answers import Description, Diff
+from indelible.codec import check_version
 from indelible.config import Profile, check_transport, tls_context
 from indelible.errors import ConflictError, NotFoundError, RequestError, UnsealError
+from indelible.following import follow_group, follow_many
 from indelible.handle import Handle
 from indelible.keyring import Identity, original_name
 from indelible.log import AsyncLog, AsyncView, described
@@ -145,6 +148,57 @@ class AsyncClient:
                 yield [described(description, self._name_in(description)) for description in page]
 
         return AsyncView(pages)
+
+    async def follow_many(
+        self,
+        logs: Mapping[AsyncLog, int | None],
+        *,
+        max_wait_seconds: float | None = None,
+    ) -> AsyncGenerator[tuple[AsyncLog, Diff | None], None]:
+        """Every change of up to 10,000 logs, as it comes, over one connection.
+
+        `logs` gives for each the version after which to begin, or None for the current one.
+        Each diff comes with its log; for each log alone they are without gap or repetition, as
+        `follow`'s are. None in place of a diff: the log was dropped, and is not followed any
+        more. Goes on through restarts of the service and lost connections; ends when nothing
+        came for `max_wait_seconds`, without it never.
+
+        Raises:
+            RequestError: too many logs.
+        """
+        for version in logs.values():
+            if version is not None:
+                check_version(version, "after")
+        moves = follow_many(self._service, self._identity, logs, max_wait_seconds)
+        async with aclosing(moves):
+            async for move in moves:
+                yield move
+
+    async def follow_group(
+        self,
+        group: str,
+        *,
+        after: Mapping[str, int] | None = None,
+        from_start: bool = False,
+        max_wait_seconds: float | None = None,
+    ) -> AsyncGenerator[tuple[AsyncLog, Diff | None], None]:
+        """As `follow_many`, for the logs of a group; one that is made later appears by itself.
+
+        `after` gives versions by `log_id`, of logs that were followed before. The others begin
+        at their current version, or with `from_start` at their first; one that is made later
+        always at its first. Logs that this profile cannot open are left out.
+
+        Raises:
+            RequestError: more than 10,000 logs in the group.
+        """
+        for version in (after or {}).values():
+            check_version(version, "after")
+        moves = follow_group(
+            self._service, self._identity, group, after or {}, from_start, max_wait_seconds
+        )
+        async with aclosing(moves):
+            async for move in moves:
+                yield move
 
     def _name_in(self, description: messages.Description) -> Name | None:
         """None for a name that another master key sealed."""

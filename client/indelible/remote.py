@@ -60,6 +60,11 @@ class Service:
 
     async def logs(self, group: str | None) -> AsyncIterator[list[messages.Description]]:
         """Pages, oldest log first."""
+        async for listing in self.listings(group):
+            yield listing.logs
+
+    async def listings(self, group: str | None) -> AsyncIterator[messages.Listing]:
+        """The same, as they came."""
         query = {} if group is None else {"group": group}
         cursor: str | None = ""
         while cursor is not None:
@@ -70,7 +75,7 @@ class Service:
                 query={**query, "cursor": cursor} if cursor else query,
             )
             listing = await self.message(request)
-            yield listing.logs
+            yield listing
             cursor = listing.cursor
 
 
@@ -155,14 +160,15 @@ class RemoteLog:
             wait_seconds=wait_seconds,
         )
         answer = self._noted(await self.service.transport.send(request, float("inf")))
-        diff = answer.message
-        if diff is not None and (
-            diff.from_version != from_version or diff.to_version < from_version
-        ):
-            raise _contradiction(diff, from_version, None)
-        if diff is not None:
-            _in_range(diff)
+        if answer.message is not None:
+            self.checked(answer.message, from_version)
         return answer
+
+    def checked(self, first: messages.Diff, from_version: int) -> messages.Diff:
+        """The first page of what came after `from_version`, which it was asked or waited for."""
+        if first.from_version != from_version or first.to_version < from_version:
+            raise _contradiction(first, from_version, None)
+        return _in_range(first)
 
     async def entry(self, token: bytes, at: int | None) -> messages.Entry | None:
         """None for a key that has no value."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from indelible import Client, Log, View
 
-VIEWS = ("at", "diff", "follow", "history", "versions", "logs")
+VIEWS = ("at", "diff", "follow", "follow_group", "follow_many", "history", "versions", "logs")
 END = object()
 
 
@@ -40,7 +40,9 @@ class Threaded:
         if not callable(attribute):
             return attribute
         if name in VIEWS:
-            return lambda *args, **settings: Threaded(attribute(*args, **settings), self._threads)
+            return lambda *args, **settings: Threaded(
+                attribute(*map(_untwinned, args), **settings), self._threads
+            )
 
         async def method(*args: Any, **settings: Any) -> Any:
             answer = await self._threads.run(attribute, *args, **settings)
@@ -64,6 +66,12 @@ class Threaded:
 
     async def aclose(self) -> None:
         await self._threads.run(self.target.close)  # type: ignore[union-attr]
+
+
+def _untwinned(argument: Any) -> Any:
+    if isinstance(argument, dict):
+        return {getattr(key, "target", key): value for key, value in argument.items()}
+    return argument
 
 
 class ThreadedIterator:
