@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test torture check format lint types imports site clean
+.PHONY: help setup demo serve test torture bench check format lint types imports site clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ test: $(DEV_STAMP) ## every fast test, on a real engine
 torture: $(DEV_STAMP) ## the tests that take minutes: kills, power cuts, long histories
 	@$(BIN)/python -m pytest -m torture --timeout 1800 tests
 
+bench: $(DEV_STAMP) ## floors and ours, side by side; QUICK=1 takes under a minute
+	@$(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick)
+
 check: format lint types imports test ## all that continuous integration does
 
 format: $(DEV_STAMP)
@@ -59,4 +62,4 @@ site: $(DEV_STAMP) ## the documents as a web site, in .site
 	@$(BIN)/python -m deploy.site
 
 clean: ## remove everything that the other targets made
-	rm -rf $(VENV) .demo .site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .demo .bench .site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,106 @@
+"""`make bench`: every row measured, one table printed, one JSON file written.
+
+Run: `python -m tests.benchmarks [--quick] [--only G1,G4] [--out FOLDER]`. Ends with 1 if a
+row failed its checks, with 0 otherwise, whether goals are met or not.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import updates
+from tests.benchmarks.figures import CheckFailed, Row, table, to_plain
+from tests.benchmarks.stage import FULL, QUICK, Scale, progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """`measure` gives the rows of one goal."""
+
+    goal_id: str
+    what: str
+    measure: Callable[[Scale], Awaitable[list[Row]]]
+
+
+BENCHMARKS: Sequence[Benchmark] = (
+    Benchmark(goal_id="G1", what="opaque updates", measure=updates.opaque),
+)
+
+
+async def run(scale: Scale, chosen: Sequence[Benchmark]) -> list[Row]:
+    """The rows of each; one that fails gives a failed row and does not stop the others."""
+    rows: list[Row] = []
+    for benchmark in chosen:
+        progress(f"{benchmark.goal_id} {benchmark.what}")
+        started = time.perf_counter()
+        try:
+            rows += await benchmark.measure(scale)
+        except CheckFailed as failed:
+            progress(f"FAILED {benchmark.goal_id}: {failed}")
+            rows.append(Row(goal_id=benchmark.goal_id, what=benchmark.what, failed=str(failed)))
+        except Exception as error:
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}".splitlines()[-1]
+            rows.append(Row(goal_id=benchmark.goal_id, what=benchmark.what, failed=reason))
+        progress(f"  {time.perf_counter() - started:.0f} s")
+    return rows
+
+
+def document(rows: Sequence[Row], scale: Scale, seconds: float) -> dict[str, Any]:
+    return {
+        "form": 1,
+        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "took_seconds": round(seconds, 1),
+        "quick": scale.quick,
+        "pairs": scale.pairs,
+        "sample_seconds": scale.seconds,
+        "machine": {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "load_before": os.getloadavg()[0],
+        },
+        "rows": [to_plain(row) for row in rows],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under a minute; figures are rough")
+    parser.add_argument("--only", metavar="GOALS", help="as G1,G4; all without it")
+    parser.add_argument("--out", type=Path, default=Path(".bench"), help="folder (.bench)")
+    asked = parser.parse_args()
+    scale = QUICK if asked.quick else FULL
+    names = set(asked.only.upper().split(",")) if asked.only else None
+    chosen = [one for one in BENCHMARKS if names is None or one.goal_id in names]
+    if names is not None and names != {one.goal_id for one in chosen}:
+        parser.error(f"--only: there are {', '.join(one.goal_id for one in BENCHMARKS)}")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    asked.out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    try:
+        rows = asyncio.run(run(scale, chosen))
+    except KeyboardInterrupt:
+        progress("interrupted: what was started has been ended, nothing was written")
+        return 130
+    made = document(rows, scale, time.perf_counter() - started)
+    path = asked.out / "figures.json"
+    path.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    print(table(rows))
+    print(f"{path}: all samples; {made['took_seconds']:.0f} s")
+    return 1 if any(row.failed for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

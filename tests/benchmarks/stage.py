@@ -1,0 +1,192 @@
+"""What a benchmark stands on: an engine, API processes, a tenant, its logs, workers, floors.
+
+Owns their starts and ends. Everything is as an operator would start it, but for the tenant's
+rate, which would be what is measured. Knows nothing of what is measured.
+"""
+
+import asyncio
+import random
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+from indelible_protocol import limits, paths
+from indelible_protocol.ids import LogId
+from indelible_server.store import keys
+from redis.asyncio import Redis
+
+from tests.benchmarks import closed_loop
+from tests.benchmarks.closed_loop import Answers, Load
+from tests.benchmarks.figures import CheckFailed, check
+from tests.benchmarks.workers import ServerProcess, Worker
+from tests.support.deployment import Deployment
+from tests.support.engines import start_engine
+from tests.support.native_api import NativeApi
+from tests.support.service import Service
+from tests.support.writers import SealedWriter
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+UNLIMITED = ("--tenant-requests-per-second", "1000000")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How much is measured. `seconds` is that of one sample; a pair is two of them."""
+
+    pairs: int
+    seconds: float
+    quick: bool
+
+    def of(self, full: int, quick: int) -> int:
+        """A count: `full`, or `quick` in a quick run."""
+        return quick if self.quick else full
+
+    async def in_turns(
+        self,
+        what: str,
+        floor: Callable[[int], Awaitable[A]],
+        ours: Callable[[int], Awaitable[B]],
+        *,
+        pairs: int | None = None,
+    ) -> list[tuple[A, B]]:
+        """Samples of both, one after the other, again and again; each is given its number."""
+        found = []
+        count = pairs or self.pairs
+        for number in range(count):
+            progress(f"  {what}: pair {number + 1} of {count}")
+            found.append((await floor(number), await ours(number)))
+        return found
+
+
+FULL = Scale(pairs=5, seconds=3.0, quick=False)
+QUICK = Scale(pairs=2, seconds=0.5, quick=True)
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """`api` is the one API process unless more were asked for; `worker` makes the load."""
+
+    deployment: Deployment
+    worker: Worker
+    folder: Path
+    _leaving: AsyncExitStack = field(repr=False)
+
+    @property
+    def api(self) -> Service:
+        return self.deployment.services[0]
+
+    @property
+    def apikey(self) -> str:
+        return self.deployment.apikey
+
+    @property
+    def port(self) -> int:
+        return port_of(self.api)
+
+    @property
+    def pids(self) -> Mapping[str, int]:
+        return {"server": self.api.pid, "engine": self.deployment.engine.pid}
+
+    async def another_worker(self) -> Worker:
+        worker = await Worker.start()
+        self._leaving.push_async_callback(worker.stop)
+        return worker
+
+    async def floor(self, name: str) -> ServerProcess:
+        """One of `floors`, which ends with the stage."""
+        server = await ServerProcess.start("tests.benchmarks.floors", name)
+        self._leaving.push_async_callback(server.stop)
+        return server
+
+    async def load(self, load: Load) -> Answers:
+        answers: Answers = await self.worker.run(closed_loop.run, load)
+        return answers
+
+    async def make_opaque_logs(self, count: int, prefix: str) -> list[LogId]:
+        async with aiohttp.ClientSession() as session:
+            api = self._native_api(session)
+            return [LogId(await api.create_log(f"{prefix}-{i}")) for i in range(count)]
+
+    async def make_sealed_logs(self, count: int, prefix: str) -> list[SealedWriter]:
+        """Writers, each the owner of a log of its own."""
+        writers = []
+        async with aiohttp.ClientSession() as session:
+            api = self._native_api(session)
+            for i in range(count):
+                seed = f"{prefix}-{i}".encode().ljust(32, b".")
+                writer = SealedWriter(seed, max_lag=limits.MAX_LAG)
+                await _create_sealed(api, writer)
+                writers.append(writer)
+        return writers
+
+    def _native_api(self, session: aiohttp.ClientSession) -> NativeApi:
+        return NativeApi(
+            session, endpoints=[self.api.url], apikey=self.apikey, rng=random.Random(0)
+        )
+
+    async def versions_stored(self, logs: Sequence[LogId]) -> list[int]:
+        """XLEN of each log's stream: how many versions the engine holds."""
+        async with Redis.from_url(self.deployment.engine.url) as store:
+            return [int(await store.xlen(keys.of_log(log).commits)) for log in logs]
+
+    async def metric(self, name: str) -> float:
+        """A number that the API process tells of itself."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.api.url}/metrics") as response,
+        ):
+            for line in (await response.text()).splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.split()[1])
+        raise CheckFailed(f"the server tells no {name}")
+
+
+async def _create_sealed(api: NativeApi, writer: SealedWriter) -> None:
+    genesis = writer.genesis
+    answer = await api.ask(
+        "PUT",
+        paths.name(writer.token),
+        body={
+            "genesis": {
+                "header": genesis.header,
+                "signature": genesis.signature,
+                "body": genesis.body,
+            }
+        },
+    )
+    check(answer.status == 201, f"a sealed log was not made: {answer}")
+
+
+def port_of(service: Service) -> int:
+    port = urlsplit(service.url).port
+    assert port is not None
+    return port
+
+
+@asynccontextmanager
+async def stage(*arguments: str, processes: int = 1) -> AsyncIterator[Stage]:
+    """An empty engine that syncs each write, and API processes on it; `arguments` go to them."""
+    async with AsyncExitStack() as leaving:
+        folder = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        engine = await start_engine(folder / "data")
+        deployment = Deployment(folder, engine, None)
+        leaving.push_async_callback(deployment.stop)
+        await deployment.make_tenant()
+        await asyncio.gather(
+            *(deployment.start_service(*UNLIMITED, *arguments) for _ in range(processes))
+        )
+        worker = await Worker.start()
+        leaving.push_async_callback(worker.stop)
+        yield Stage(deployment=deployment, worker=worker, folder=folder, _leaving=leaving)
