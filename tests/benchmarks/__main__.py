@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import updates
+from tests.benchmarks import updates, waking
 from tests.benchmarks.figures import CheckFailed, Row, table, to_plain
 from tests.benchmarks.stage import FULL, QUICK, Scale, progress
 
@@ -34,6 +34,8 @@ class Benchmark:
 
 BENCHMARKS: Sequence[Benchmark] = (
     Benchmark(goal_id="G1", what="opaque updates", measure=updates.opaque),
+    Benchmark(goal_id="G4", what="wake of one waiter", measure=waking.one),
+    Benchmark(goal_id="G5", what="wake of a crowd", measure=waking.crowds_of_two_sizes),
 )
 
 

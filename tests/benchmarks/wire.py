@@ -5,6 +5,7 @@ servers here send (a length, never chunks); anything else fails loudly.
 """
 
 import asyncio
+import time
 from typing import NamedTuple
 
 import msgpack
@@ -147,10 +148,14 @@ class Connection(asyncio.Protocol):
 
 
 class Asking(Connection):
-    """A connection that is asked one thing at a time: `await asking.ask(request)`."""
+    """A connection that is asked one thing at a time: `await asking.ask(request)`.
+
+    `answered_at` is when the last byte of the last answer was read (`time.perf_counter`).
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.answered_at = 0.0
         self._answer: asyncio.Future[HttpAnswer] | None = None
 
     async def ask(self, data: bytes) -> HttpAnswer:
@@ -159,6 +164,7 @@ class Asking(Connection):
         return await self._answer
 
     def answered(self, data: bytes) -> None:
+        self.answered_at = time.perf_counter()
         assert self._answer is not None, "an answer without a request"
         self._answer.set_result(read_answer(data))
 

@@ -1,0 +1,217 @@
+"""Wakes: one waiter (G4), and a crowd of them (G5)."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tests.benchmarks import crowds, following
+from tests.benchmarks.crowds import Crowd, CrowdWrites, Woken, Write
+from tests.benchmarks.figures import Row, at_most, check
+from tests.benchmarks.following import Following, FollowingStream, Wakes, check_diff
+from tests.benchmarks.stage import Scale, stage
+from tests.benchmarks.wire import commit_request, opaque_body, request, wait_request
+from tests.benchmarks.workers import Worker
+
+ALONE = 50
+PAUSE_SECONDS = 0.01
+MAX_WAKES = 400
+
+
+async def one(scale: Scale) -> list[Row]:
+    async with stage() as stand:
+        engine = stand.deployment.engine
+        (log_id,) = await stand.make_opaque_logs(1, "g4")
+
+        async def floor(number: int) -> Wakes:
+            wakes: Wakes = await stand.worker.run(
+                following.follow_stream,
+                FollowingStream(
+                    socket=str(engine.socket),
+                    stream=f"floor-{number}",
+                    pid=engine.pid,
+                    seconds=scale.seconds,
+                    max_wakes=MAX_WAKES,
+                    pause_seconds=PAUSE_SECONDS,
+                ),
+            )
+            return wakes
+
+        async def ours(number: int) -> Wakes:
+            (before,) = await stand.versions_stored([log_id])
+            wakes: Wakes = await stand.worker.run(
+                following.follow,
+                Following(
+                    port=stand.port,
+                    apikey=stand.apikey,
+                    logs=[log_id],
+                    versions=[before],
+                    pid=stand.api.pid,
+                    seconds=scale.seconds,
+                    max_wakes=MAX_WAKES,
+                    pause_seconds=PAUSE_SECONDS,
+                ),
+            )
+            (after,) = await stand.versions_stored([log_id])
+            check(after == before + wakes.count, f"{wakes.count} writes, {after - before} stored")
+            return wakes
+
+        pairs = await scale.in_turns("G4", floor, ours)
+    mine = [wakes for _, wakes in pairs]
+    return [
+        Row(
+            goal_id="G4",
+            what="wake of one waiter: write sent to diff received, p50",
+            unit="ms",
+            floor_name="XADD and XREAD BLOCK",
+            floor=[wakes.p50_ms for wakes, _ in pairs],
+            ours=[wakes.p50_ms for wakes in mine],
+            goal=at_most(4),
+            beside={
+                "server_cpu_us": median(wakes.cpu_us for wakes in mine),
+                "floor_cpu_us": median(wakes.cpu_us for wakes, _ in pairs),
+            },
+        ),
+        Row(
+            goal_id="G4",
+            what="wake of one waiter: p99",
+            unit="ms",
+            floor_name="its own p50",
+            floor=[wakes.p50_ms for wakes in mine],
+            ours=[wakes.p99_ms for wakes in mine],
+            goal=at_most(3),
+            beside={"floor_p99_ms": median(wakes.p99_ms for wakes, _ in pairs)},
+        ),
+    ]
+
+
+async def crowds_of_two_sizes(scale: Scale) -> list[Row]:
+    rows = []
+    for size, wakes in ((scale.of(1_000, 200), 4), (scale.of(10_000, 1_000), 1)):
+        rows += await _crowd(scale, size, wakes)
+    return rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CrowdSample:
+    """Medians over the wakes of one sample, in ms; `alone_ms` is a write without waiters."""
+
+    last_byte_ms: float
+    acknowledged_ms: float
+    alone_ms: float
+    cpu_us: float
+
+
+async def _crowd(scale: Scale, size: int, wakes: int) -> list[Row]:
+    async with stage() as stand:
+        writer = await stand.another_worker()
+        fanout = await stand.floor("fanout")
+        (log_id,) = await stand.make_opaque_logs(1, "g5")
+
+        async def floor(number: int) -> _CrowdSample:
+            body = b"%d" % number + bytes(400)
+            waits = [request("GET", "/wait")] * wakes
+            writes = [request("POST", "/write", body=body)] * (ALONE + wakes)
+            server, look = (fanout.port, fanout.pid), (request("GET", "/parked"), "")
+            woken, written, alone = await _wake(
+                stand.worker, writer, server, waits, size, writes, look
+            )
+            for one_woken in woken:
+                check(one_woken.answer.body == body, "the floor's waiters had another answer")
+            return _sample(woken, written, alone)
+
+        async def ours(number: int) -> _CrowdSample:
+            (before,) = await stand.versions_stored([log_id])
+            entries = [
+                (b"key-%d" % version, os.urandom(256))
+                for version in range(before + 1, before + 1 + ALONE + wakes)
+            ]
+            writes = [
+                commit_request(log_id, opaque_body([entry]), apikey=stand.apikey)
+                for entry in entries
+            ]
+            first = before + ALONE
+            waits = [
+                wait_request(log_id, first + wake, apikey=stand.apikey, wait_seconds=60)
+                for wake in range(wakes)
+            ]
+            server = (stand.port, stand.api.pid)
+            look = (request("GET", "/metrics"), "indelible_waiters")
+            woken, written, alone = await _wake(
+                stand.worker, writer, server, waits, size, writes, look
+            )
+            for at, (one_woken, write) in enumerate(zip(woken, written, strict=True), start=1):
+                check(write.answer[:2] == (201, first + at), "a version is missing")
+                check_diff(one_woken.answer, first + at, *entries[ALONE + at - 1])
+            (after,) = await stand.versions_stored([log_id])
+            check(after == first + wakes, f"{ALONE + wakes} writes, {after - before} stored")
+            return _sample(woken, written, alone)
+
+        pairs = await scale.in_turns(f"G5, {size} waiters", floor, ours)
+    return _crowd_rows(size, pairs)
+
+
+async def _wake(
+    waiters: Worker,
+    writer: Worker,
+    server: tuple[int, int],
+    crowd: Sequence[bytes],
+    size: int,
+    writes: Sequence[bytes],
+    look: tuple[bytes, str],
+) -> tuple[list[Woken], list[Write], float]:
+    """What the waiters and the writer saw, and how long a write takes without any waiters.
+
+    `server` is a port and a pid, `crowd` the waits of one waiter, `look` the request that
+    counts who waits, and the name of its gauge. The first ALONE of `writes` wake nobody.
+    """
+    port, pid = server
+    alone: float = await writer.run(crowds.write_alone, port, writes[:ALONE])
+    woken, written = await asyncio.gather(
+        waiters.run(crowds.wait_in_crowd, Crowd(port=port, size=size, waits=crowd, pid=pid)),
+        writer.run(
+            crowds.write_to_crowd,
+            CrowdWrites(port=port, size=size, writes=writes[ALONE:], look=look[0], gauge=look[1]),
+        ),
+    )
+    return woken, written, alone
+
+
+def _sample(woken: Sequence[Woken], written: Sequence[Write], alone: float) -> _CrowdSample:
+    return _CrowdSample(
+        last_byte_ms=1e3
+        * median(one.last_at - write.sent_at for one, write in zip(woken, written, strict=True)),
+        acknowledged_ms=1e3 * median(write.acknowledged_at - write.sent_at for write in written),
+        alone_ms=1e3 * alone,
+        cpu_us=median(one.cpu_us for one in woken),
+    )
+
+
+def _crowd_rows(size: int, pairs: Sequence[tuple[_CrowdSample, _CrowdSample]]) -> list[Row]:
+    ours = [mine for _, mine in pairs]
+    return [
+        Row(
+            goal_id="G5",
+            what=f"wake of {size:,} waiters: write sent to last byte",
+            unit="ms",
+            floor_name="bare-protocol fan-out",
+            floor=[floor.last_byte_ms for floor, _ in pairs],
+            ours=[mine.last_byte_ms for mine in ours],
+            goal=at_most(1.4),
+            beside={
+                "server_cpu_us_per_waiter": median(mine.cpu_us for mine in ours),
+                "floor_cpu_us_per_waiter": median(floor.cpu_us for floor, _ in pairs),
+            },
+        ),
+        Row(
+            goal_id="G5",
+            what=f"the writer's acknowledgement meanwhile, {size:,} waiters",
+            unit="ms",
+            floor_name="its p50 without waiters",
+            floor=[mine.alone_ms for mine in ours],
+            ours=[mine.acknowledged_ms for mine in ours],
+            goal=at_most(20),
+            beside={"fan_out_ms": median(floor.acknowledged_ms for floor, _ in pairs)},
+        ),
+    ]
