@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import updates, waking
+from tests.benchmarks import memory, sealing, starting, updates, waking
 from tests.benchmarks.figures import CheckFailed, Row, table, to_plain
 from tests.benchmarks.stage import FULL, QUICK, Scale, progress
 
@@ -34,8 +34,14 @@ class Benchmark:
 
 BENCHMARKS: Sequence[Benchmark] = (
     Benchmark(goal_id="G1", what="opaque updates", measure=updates.opaque),
+    Benchmark(goal_id="G2", what="sealed updates", measure=updates.sealed),
+    Benchmark(goal_id="G3", what="updates in contention", measure=updates.contended),
     Benchmark(goal_id="G4", what="wake of one waiter", measure=waking.one),
     Benchmark(goal_id="G5", what="wake of a crowd", measure=waking.crowds_of_two_sizes),
+    Benchmark(goal_id="G6", what="memory of waiters", measure=memory.waiters),
+    Benchmark(goal_id="G10", what="the client's own work", measure=sealing.client),
+    Benchmark(goal_id="G12", what="start of the service", measure=starting.service),
+    Benchmark(goal_id="G13", what="start of the client", measure=starting.client),
 )
 
 
@@ -47,15 +53,21 @@ async def run(scale: Scale, chosen: Sequence[Benchmark]) -> list[Row]:
         started = time.perf_counter()
         try:
             rows += await benchmark.measure(scale)
-        except CheckFailed as failed:
-            progress(f"FAILED {benchmark.goal_id}: {failed}")
-            rows.append(Row(goal_id=benchmark.goal_id, what=benchmark.what, failed=str(failed)))
         except Exception as error:
-            traceback.print_exc()
-            reason = f"{type(error).__name__}: {error}".splitlines()[-1]
+            reason = reason_of(error)
+            progress(f"FAILED {benchmark.goal_id}: {reason}")
             rows.append(Row(goal_id=benchmark.goal_id, what=benchmark.what, failed=reason))
         progress(f"  {time.perf_counter() - started:.0f} s")
     return rows
+
+
+def reason_of(error: BaseException) -> str:
+    """A check's own words; of anything else the last line, once its traceback is on stderr."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, CheckFailed):
+        traceback.print_exception(error)
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def document(rows: Sequence[Row], scale: Scale, seconds: float) -> dict[str, Any]:

@@ -8,16 +8,22 @@ not seen late because its process is busy reading thousands of answers. Clocks a
 import asyncio
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
 
 from tests.benchmarks.closed_loop import cpu_seconds
-from tests.benchmarks.figures import check, percentile
-from tests.benchmarks.wire import Asking, Connection, HttpAnswer, asking, read_answer
+from tests.benchmarks.figures import CheckFailed, check, percentile
+from tests.benchmarks.wire import Asking, Connection, HttpAnswer, asking, read_answer, request
 
 PATIENCE_SECONDS = 60.0
-LOOK_SECONDS = 0.02
 _CONNECTING_AT_ONCE = 200
+_ASKING_AT_ONCE = 250
+_LOOK_SECONDS = 0.005
+_WARM = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +33,7 @@ class Crowd:
     port: int
     size: int
     waits: Sequence[bytes]
+    look: "Look"
     pid: int
 
 
@@ -43,17 +50,52 @@ class Woken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrowdWrites:
-    """`writes` wake a crowd of `size`, each when `look` tells that all of it waits.
+class Look:
+    """A request whose answer counts who waits: under the name `gauge`, or alone without one."""
 
-    `gauge` is the name of the number in the answer to `look`; without one, the body is it.
-    """
+    request: bytes
+    gauge: str
+
+    def count(self, body: bytes) -> int:
+        if not self.gauge:
+            return int(body)
+        for line in body.decode().splitlines():
+            if line.startswith(f"{self.gauge} "):
+                return int(float(line.split()[1]))
+        return -1
+
+
+AT_METRICS = Look(request=request("GET", "/metrics"), gauge="indelible_waiters")
+AT_PARKED = Look(request=request("GET", "/parked"), gauge="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrowdWrites:
+    """`writes` wake a crowd of `size`, each when `look` tells that all of it waits."""
 
     port: int
     size: int
     writes: Sequence[bytes]
-    look: bytes
-    gauge: str
+    look: Look
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """A crowd of which each sends `wait` and has no answer; memory is that of process `pid`."""
+
+    port: int
+    size: int
+    wait: bytes
+    look: Look
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Bytes per waiter: of the server, and of the kernel for both ends of the socket."""
+
+    user_bytes: float
+    kernel_bytes: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +115,14 @@ class _Waiting(Connection):
     def answered(self, data: bytes) -> None:
         self.answers += 1
         self.data = data
-        self._gathering.one_answered()
+        if data[9:12] == b"200":
+            self._gathering.one_answered()
+        else:
+            self._gathering.broken(f"a waiter was answered {_problem(data)}")
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
-        self._gathering.broken()
+        self._gathering.broken(f"a waiter with {self.answers} answers was hung up on")
 
 
 class _Gathering:
@@ -93,9 +138,16 @@ class _Gathering:
         if not self._left:
             self.done.set_result(time.perf_counter())
 
-    def broken(self) -> None:
+    def broken(self, reason: str) -> None:
         if self._left and not self.done.done():
-            self.done.set_exception(ConnectionError("a waiter was hung up on"))
+            self.done.set_exception(CheckFailed(f"{reason}, while {self._left} others waited"))
+
+
+def _problem(data: bytes) -> str:
+    """The status, and the server's own words if it has any."""
+    answer = read_answer(data)
+    told = msgpack.unpackb(answer.body).get("message", "") if answer.body else ""
+    return f"{answer.status} {told}".strip()
 
 
 async def connect(port: int, size: int, gathering: _Gathering) -> list[_Waiting]:
@@ -120,6 +172,7 @@ async def wait_in_crowd(plan: Crowd) -> list[Woken]:
     """
     gathering = _Gathering()
     crowd = await connect(plan.port, plan.size, gathering)
+    looking = await asking(plan.port)
     woken = []
     gc.collect()
     gc.disable()
@@ -127,8 +180,7 @@ async def wait_in_crowd(plan: Crowd) -> list[Woken]:
         for number, wait in enumerate(plan.waits, start=1):
             gathering.begin(plan.size)
             before = cpu_seconds(plan.pid)
-            for waiting in crowd:
-                waiting.send(wait)
+            await _unless_broken(gathering, _ask_in_parts(crowd, wait, 0, plan.look, looking))
             last_at = await asyncio.wait_for(gathering.done, PATIENCE_SECONDS)
             spent = cpu_seconds(plan.pid) - before
             answers = {read_answer(waiting.data) for waiting in crowd}
@@ -141,8 +193,8 @@ async def wait_in_crowd(plan: Crowd) -> list[Woken]:
     finally:
         gc.enable()
         gathering.begin(0)
-        for waiting in crowd:
-            waiting.close()
+        for connection in (looking, *crowd):
+            connection.close()
     return woken
 
 
@@ -151,7 +203,7 @@ async def write_to_crowd(plan: CrowdWrites) -> list[Write]:
     looking = await asking(plan.port)
     written = []
     for write in plan.writes:
-        await _all_wait(plan, looking)
+        await all_wait(plan.look, plan.size, looking)
         sent_at = time.perf_counter()
         answer = await asyncio.wait_for(writer.ask(write), PATIENCE_SECONDS)
         written.append(Write(sent_at=sent_at, acknowledged_at=writer.answered_at, answer=answer))
@@ -160,24 +212,15 @@ async def write_to_crowd(plan: CrowdWrites) -> list[Write]:
     return written
 
 
-async def _all_wait(plan: CrowdWrites, looking: Asking) -> None:
+async def all_wait(look: Look, size: int, looking: Asking) -> None:
     """Two looks in a row: the first may count somebody who is still reading the head."""
     deadline = time.perf_counter() + PATIENCE_SECONDS
-    seen = 0
+    counted, seen = -1, 0
     while seen < 2:
-        check(time.perf_counter() < deadline, f"not all of {plan.size} wait: {seen} looks")
-        await asyncio.sleep(LOOK_SECONDS)
-        answer = await looking.ask(plan.look)
-        seen = seen + 1 if _counted(answer.body, plan.gauge) == plan.size else 0
-
-
-def _counted(body: bytes, gauge: str) -> int:
-    if not gauge:
-        return int(body)
-    for line in body.decode().splitlines():
-        if line.startswith(f"{gauge} "):
-            return int(float(line.split()[1]))
-    return -1
+        check(time.perf_counter() < deadline, f"{counted} of {size} wait")
+        await asyncio.sleep(_LOOK_SECONDS)
+        counted = look.count((await looking.ask(look.request)).body)
+        seen = seen + 1 if counted == size else 0
 
 
 async def write_alone(port: int, writes: Sequence[bytes]) -> float:
@@ -191,3 +234,76 @@ async def write_alone(port: int, writes: Sequence[bytes]) -> float:
         took.append(writer.answered_at - sent_at)
     writer.close()
     return percentile(sorted(took), 0.5)
+
+
+async def hold(plan: Holding) -> Held:
+    """The memory of `size` waiters, over that of the _WARM that came before them.
+
+    Raises:
+        CheckFailed: not all of them wait, or somebody was answered.
+    """
+    looking = await asking(plan.port)
+    gathering = _Gathering()
+    crowd: list[_Waiting] = []
+    taken: list[tuple[int, int]] = []
+    try:
+        for size in (_WARM, plan.size):
+            gathering.begin(len(crowd) + size)
+            crowd += await connect(plan.port, size, gathering)
+            asking_now = _ask_in_parts(
+                crowd[-size:], plan.wait, len(crowd) - size, plan.look, looking
+            )
+            await _unless_broken(gathering, asking_now)
+            taken.append((_anonymous_bytes(plan.pid), _slab_bytes()))
+        check(not any(one.answers or one.lost for one in crowd), "a waiter was answered early")
+    finally:
+        gathering.begin(0)
+        for waiting in crowd:
+            waiting.close()
+        looking.close()
+    (user, kernel), (user_after, kernel_after) = taken
+    return Held(
+        user_bytes=(user_after - user) / plan.size,
+        kernel_bytes=(kernel_after - kernel) / plan.size,
+    )
+
+
+async def _ask_in_parts(
+    crowd: Sequence[_Waiting], wait: bytes, already: int, look: Look, looking: Asking
+) -> None:
+    """Sends everybody's wait, a part at a time, each when the one before it waits.
+
+    A flood of thousands at once meets the server's bounds on what it does at once, which is
+    another question than how it wakes and what it keeps.
+    """
+    for start in range(0, len(crowd), _ASKING_AT_ONCE):
+        for waiting in crowd[start : start + _ASKING_AT_ONCE]:
+            waiting.send(wait)
+        size = already + min(start + _ASKING_AT_ONCE, len(crowd))
+        await all_wait(look, size, looking)
+
+
+async def _unless_broken(gathering: _Gathering, waiting: Coroutine[Any, Any, None]) -> None:
+    """Awaits `waiting`, or the crowd's end if that comes first: all answered, or wrongly."""
+    task = asyncio.ensure_future(waiting)
+    both: set[asyncio.Future[Any]] = {task, gathering.done}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        task.cancel()
+        await gathering.done
+    else:
+        await task
+
+
+def _anonymous_bytes(pid: int) -> int:
+    """Memory of the process alone, without mapped files. Source: proc(5), RssAnon."""
+    return _kib(Path(f"/proc/{pid}/status"), "RssAnon:") * 1_024
+
+
+def _slab_bytes() -> int:
+    """What the kernel's allocator holds for everybody: comparable on a quiet machine alone."""
+    return _kib(Path("/proc/meminfo"), "Slab:") * 1_024
+
+
+def _kib(path: Path, name: str) -> int:
+    return next(int(line.split()[1]) for line in path.open() if line.startswith(name))

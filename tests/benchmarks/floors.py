@@ -1,7 +1,7 @@
 """The servers that ours is compared with: the least that could do the outer part of its work.
 
 `noop` is a minimal aiohttp application (a POST that reads its body and answers a few bytes, a
-GET that answers, a GET that parks); `fanout` is a bare protocol that parks whoever asks and
+GET that parks, one that counts the parked); `fanout` is a bare protocol that parks whoever asks and
 writes one prebuilt answer to all of them. Each prints its port and serves until its standard
 input ends.
 
@@ -23,17 +23,30 @@ async def _post(request: web.Request) -> web.Response:
     return web.Response(status=201, body=ANSWER, content_type="application/msgpack")
 
 
+_PARKED = web.AppKey("parked", set[asyncio.Future[None]])
+
+
 async def _park(request: web.Request) -> web.Response:
-    del request
-    await asyncio.get_running_loop().create_future()
+    parked = asyncio.get_running_loop().create_future()
+    request.app[_PARKED].add(parked)
+    try:
+        await parked
+    finally:
+        request.app[_PARKED].discard(parked)
     return web.Response(status=204)
+
+
+async def _parked(request: web.Request) -> web.Response:
+    return web.Response(body=b"%d" % len(request.app[_PARKED]))
 
 
 async def noop() -> int:
     """Returns the port."""
     app = web.Application()
-    app.add_routes([web.post("/{any:.*}", _post), web.get("/{any:.*}", _park)])
-    runner = web.AppRunner(app, access_log=None)
+    app[_PARKED] = set()
+    app.add_routes([web.post("/commits", _post), web.get("/wait", _park)])
+    app.add_routes([web.get("/parked", _parked)])
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=1_024).start()
     port: int = runner.addresses[0][1]

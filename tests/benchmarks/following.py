@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgpack
+from indelible_protocol import paths
 from indelible_protocol.ids import LogId
 
 from tests.benchmarks.closed_loop import cpu_seconds
@@ -23,6 +24,7 @@ from tests.benchmarks.wire import (
     asking,
     commit_request,
     opaque_body,
+    request,
     wait_request,
 )
 
@@ -122,7 +124,7 @@ async def _settle(plan: Following) -> None:
     """Until every follower's request has been read: one more that is answered comes after."""
     last = await asking(plan.port)
     for _ in range(2):
-        await last.ask(wait_request(plan.logs[0], 0, apikey=plan.apikey, wait_seconds=0))
+        await last.ask(request("GET", paths.of_log(paths.LOG, plan.logs[0]), apikey=plan.apikey))
     last.close()
     await asyncio.sleep(plan.pause_seconds)
 

@@ -6,27 +6,38 @@ from collections.abc import Sequence
 from statistics import median
 
 import msgpack
-from indelible_protocol.ids import LogId
+from indelible_protocol.commands import Op
+from indelible_protocol.ids import ChainId, LogId
 
+from tests.benchmarks import racing
 from tests.benchmarks.closed_loop import Answers, Load
 from tests.benchmarks.figures import Goal, Row, at_least, at_most, check
+from tests.benchmarks.racing import Race, Racing
 from tests.benchmarks.stage import Scale, Stage, stage
-from tests.benchmarks.wire import commit_request, opaque_body, read_answer, request
+from tests.benchmarks.wire import commit_request, opaque_body, read_answer, request, sealed_body
+from tests.support.writers import SealedWriter, sealed_command
 
 CLIENTS = 64
 KEYS = 8
 VALUE_BYTES = 256
 NOOP = "no-op aiohttp POST"
+CHAIN = ChainId(b"c" * 16)
+BATCH = 100
 
 
-def opaque_lane(logs: Sequence[LogId], round_number: int, apikey: str) -> list[bytes]:
-    """Requests that may be repeated for ever: each sets a key to another value than it has."""
+def opaque_lane(
+    logs: Sequence[LogId], round_number: int, apikey: str, prefix: bytes = b"key"
+) -> list[bytes]:
+    """Requests that may be repeated for ever: each sets a key to another value than it has.
+
+    Lanes that share a log have keys of their own, by `prefix`.
+    """
     requests = []
     for turn in range(2):
         for log_id in logs:
             for key in range(KEYS):
                 value = b"%d.%d." % (round_number, turn) + os.urandom(VALUE_BYTES - 16)
-                body = opaque_body([(b"key-%d" % key, value.ljust(VALUE_BYTES))])
+                body = opaque_body([(b"%b-%d" % (prefix, key), value.ljust(VALUE_BYTES))])
                 requests.append(commit_request(log_id, body, apikey=apikey))
     return requests
 
@@ -109,7 +120,10 @@ async def load_opaque(
     answers = await stand.load(
         Load(
             port=stand.port,
-            lanes=[opaque_lane(lane, number, stand.apikey) for lane in lanes],
+            lanes=[
+                opaque_lane(lane, number, stand.apikey, b"lane-%d" % at)
+                for at, lane in enumerate(lanes)
+            ],
             seconds=scale.seconds,
             pids=stand.pids,
             repeated=True,
@@ -158,5 +172,158 @@ def rows(
                 "p99_ms": median(mine.p99_ms for mine in ours),
                 "floor_p50_ms": median(floor.p50_ms for floor, _ in pairs),
             },
+        ),
+    ]
+
+
+async def sealed(scale: Scale) -> list[Row]:
+    """Signed before the clock starts, as many as fit the time; each sealed log has one chain."""
+    return [
+        *await _sealed(scale, 1, scale.of(12_000, 640)),
+        *await _sealed(scale, BATCH, scale.of(1_500, 128)),
+    ]
+
+
+async def _sealed(scale: Scale, commands: int, most: int) -> list[Row]:
+    async with stage() as stand:
+        noop = await stand.floor("noop")
+        writers = await stand.make_sealed_logs(CLIENTS, f"g2-{commands}")
+        logs = [writer.log_id for writer in writers]
+
+        each = -(-most // CLIENTS)
+
+        def lanes(number: int, count: int) -> list[list[bytes]]:
+            """Every commit sets its keys to values of its own."""
+            numbers = range(number * each, number * each + count)
+            return [sealed_lane(writer, numbers, commands, stand.apikey) for writer in writers]
+
+        async def floor(number: int) -> Answers:
+            return await stand.load(
+                Load(
+                    port=noop.port,
+                    lanes=noop_lanes(lanes(number, KEYS)),
+                    seconds=scale.seconds,
+                    pids={"server": noop.pid},
+                    repeated=True,
+                )
+            )
+
+        async def ours(number: int) -> Answers:
+            before = await stand.versions_stored(logs)
+            answers = await stand.load(
+                Load(
+                    port=stand.port,
+                    lanes=lanes(number, each),
+                    seconds=scale.seconds,
+                    pids=stand.pids,
+                    max_requests=most,
+                )
+            )
+            await check_updates(stand, answers, [[log] for log in logs], before)
+            return answers
+
+        pairs = await scale.in_turns(f"G2, {commands} commands", floor, ours)
+    if commands == 1:
+        return rows("G2", "sealed, signed updates", pairs, None, None)
+    cpu, throughput = rows("G2", f"sealed commits of {commands} commands", pairs, None, None)
+    speed = Row(
+        goal_id="G2",
+        what=f"sealed commands in commits of {commands}",
+        unit="per s",
+        floor_name=NOOP,
+        floor=[floor.per_second * commands for floor, _ in pairs],
+        ours=[mine.per_second * commands for _, mine in pairs],
+        goal=at_least(100_000, of="ours"),
+        beside=throughput.beside,
+    )
+    return [cpu, speed]
+
+
+def sealed_lane(writer: SealedWriter, numbers: range, commands: int, apikey: str) -> list[bytes]:
+    """Commit i of a log is number i of its chain, so no number may be left out for good."""
+    requests = []
+    for number in numbers:
+        sets = [
+            sealed_command(Op.UPSERT, (number * commands + at) % 1_000, number * commands + at)
+            for at in range(commands)
+        ]
+        commit = writer.commit(sets, chain=CHAIN, seq=number + 1, seen_size=1)
+        requests.append(commit_request(writer.log_id, sealed_body(commit), apikey=apikey))
+    return requests
+
+
+async def contended(scale: Scale) -> list[Row]:
+    return [*await _hot(scale), *await _compared(scale)]
+
+
+async def _hot(scale: Scale) -> list[Row]:
+    async with stage() as stand:
+        (hot,) = await stand.make_opaque_logs(1, "g3-hot")
+        logs = await stand.make_opaque_logs(CLIENTS, "g3")
+
+        async def floor(number: int) -> Answers:
+            return await load_opaque(stand, scale, [[log] for log in logs], number)
+
+        async def ours(number: int) -> Answers:
+            return await load_opaque(stand, scale, [[hot]] * CLIENTS, number)
+
+        pairs = await scale.in_turns("G3, one hot log", floor, ours)
+    cpu, throughput = rows(
+        "G3", "64 clients on one log", pairs, None, at_least(0.90), floor_name="on 64 logs"
+    )
+    return [cpu, throughput]
+
+
+async def _compared(scale: Scale) -> list[Row]:
+    async with stage() as stand:
+
+        async def race(number: int, writers: int) -> Race:
+            (log_id,) = await stand.make_opaque_logs(1, f"g3-race-{number}-{writers}")
+            outcome: Race = await stand.worker.run(
+                racing.race,
+                Racing(
+                    port=stand.port,
+                    apikey=stand.apikey,
+                    log_id=log_id,
+                    writers=writers,
+                    seconds=scale.seconds,
+                    pid=stand.api.pid,
+                ),
+            )
+            (stored,) = await stand.versions_stored([log_id])
+            won = sum(outcome.successes)
+            check(stored == won, f"{won} writers won, {stored} versions are stored")
+            return outcome
+
+        pairs = await scale.in_turns(
+            "G3, compare-and-set",
+            lambda number: race(number, 1),
+            lambda number: race(number, CLIENTS),
+        )
+    ours = [mine for _, mine in pairs]
+    return [
+        Row(
+            goal_id="G3",
+            what="compare-and-set on one key by 64: successes",
+            unit="per s",
+            floor_name="by one writer",
+            floor=[one.per_second for one, _ in pairs],
+            ours=[mine.per_second for mine in ours],
+            goal=at_least(0.5),
+            beside={"cpu_us_per_success": median(mine.cpu_us for mine in ours)},
+        ),
+        Row(
+            goal_id="G3",
+            what="attempts for each success",
+            ours=[mine.attempts / sum(mine.successes) for mine in ours],
+            goal=at_most(3, of="ours"),
+        ),
+        Row(
+            goal_id="G3",
+            what="successes of the worst writer, to the median one's",
+            floor_name="the median writer",
+            floor=[max(1.0, median(mine.successes)) for mine in ours],
+            ours=[float(min(mine.successes)) for mine in ours],
+            goal=at_least(0.3),
         ),
     ]

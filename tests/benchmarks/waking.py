@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from tests.benchmarks import crowds, following
-from tests.benchmarks.crowds import Crowd, CrowdWrites, Woken, Write
+from tests.benchmarks.crowds import AT_METRICS, AT_PARKED, Crowd, CrowdWrites, Look, Woken, Write
 from tests.benchmarks.figures import Row, at_most, check
 from tests.benchmarks.following import Following, FollowingStream, Wakes, check_diff
 from tests.benchmarks.stage import Scale, stage
@@ -113,7 +113,7 @@ async def _crowd(scale: Scale, size: int, wakes: int) -> list[Row]:
             body = b"%d" % number + bytes(400)
             waits = [request("GET", "/wait")] * wakes
             writes = [request("POST", "/write", body=body)] * (ALONE + wakes)
-            server, look = (fanout.port, fanout.pid), (request("GET", "/parked"), "")
+            server, look = (fanout.port, fanout.pid), AT_PARKED
             woken, written, alone = await _wake(
                 stand.worker, writer, server, waits, size, writes, look
             )
@@ -136,8 +136,7 @@ async def _crowd(scale: Scale, size: int, wakes: int) -> list[Row]:
                 wait_request(log_id, first + wake, apikey=stand.apikey, wait_seconds=60)
                 for wake in range(wakes)
             ]
-            server = (stand.port, stand.api.pid)
-            look = (request("GET", "/metrics"), "indelible_waiters")
+            server, look = (stand.port, stand.api.pid), AT_METRICS
             woken, written, alone = await _wake(
                 stand.worker, writer, server, waits, size, writes, look
             )
@@ -159,20 +158,22 @@ async def _wake(
     crowd: Sequence[bytes],
     size: int,
     writes: Sequence[bytes],
-    look: tuple[bytes, str],
+    look: Look,
 ) -> tuple[list[Woken], list[Write], float]:
     """What the waiters and the writer saw, and how long a write takes without any waiters.
 
-    `server` is a port and a pid, `crowd` the waits of one waiter, `look` the request that
-    counts who waits, and the name of its gauge. The first ALONE of `writes` wake nobody.
+    `server` is a port and a pid, `crowd` the waits of one waiter. The first ALONE of
+    `writes` wake nobody.
     """
     port, pid = server
     alone: float = await writer.run(crowds.write_alone, port, writes[:ALONE])
     woken, written = await asyncio.gather(
-        waiters.run(crowds.wait_in_crowd, Crowd(port=port, size=size, waits=crowd, pid=pid)),
+        waiters.run(
+            crowds.wait_in_crowd, Crowd(port=port, size=size, waits=crowd, look=look, pid=pid)
+        ),
         writer.run(
             crowds.write_to_crowd,
-            CrowdWrites(port=port, size=size, writes=writes[ALONE:], look=look[0], gauge=look[1]),
+            CrowdWrites(port=port, size=size, writes=writes[ALONE:], look=look),
         ),
     )
     return woken, written, alone

@@ -166,7 +166,8 @@ class Asking(Connection):
     def answered(self, data: bytes) -> None:
         self.answered_at = time.perf_counter()
         assert self._answer is not None, "an answer without a request"
-        self._answer.set_result(read_answer(data))
+        if not self._answer.done():  # whoever asked may have been cancelled
+            self._answer.set_result(read_answer(data))
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)

@@ -1,0 +1,102 @@
+"""Load of writers in compare-and-set on one key: who loses tries again with what it was told.
+
+Runs in a worker process. A refusal names the log's version, which is the entry's too, because
+the log holds this one key; so nobody reads. Losers pause: full jitter below 1, 2, 4 … 1,024 ms.
+"""
+
+import asyncio
+import gc
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from indelible_protocol.ids import LogId
+
+from tests.benchmarks.closed_loop import cpu_seconds
+from tests.benchmarks.figures import check
+from tests.benchmarks.wire import asking, commit_request, opaque_body
+
+FIRST_PAUSE_SECONDS = 0.001
+MOST_DOUBLINGS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Racing:
+    """`log_id` is empty at first."""
+
+    port: int
+    apikey: str
+    log_id: LogId
+    writers: int
+    seconds: float
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Race:
+    """`successes` are those of each writer; `cpu_us` is the server's for each of them."""
+
+    seconds: float
+    successes: Sequence[int]
+    attempts: int
+    cpu_us: float
+
+    @property
+    def per_second(self) -> float:
+        return sum(self.successes) / self.seconds
+
+
+async def race(plan: Racing) -> Race:
+    """
+    Raises:
+        CheckFailed: a success at a version that another had, or a gap; or another answer than
+            a new version and UNEXPECTED_ENTRY or UNEXPECTED_VALUE.
+    """
+    rng = random.Random(plan.writers)
+    gc.collect()
+    before = cpu_seconds(plan.pid)
+    started = time.perf_counter()
+    ends = started + plan.seconds
+    outcomes = await asyncio.gather(
+        *(_write(plan, writer, ends, random.Random(rng.random())) for writer in range(plan.writers))
+    )
+    seconds = time.perf_counter() - started
+    spent = cpu_seconds(plan.pid) - before
+    won = sorted(version for versions, _ in outcomes for version in versions)
+    check(won == list(range(1, len(won) + 1)), "the versions won are not dense")
+    check(bool(won), "nobody won")
+    return Race(
+        seconds=seconds,
+        successes=[len(versions) for versions, _ in outcomes],
+        attempts=sum(attempts for _, attempts in outcomes),
+        cpu_us=spent / len(won) * 1e6,
+    )
+
+
+async def _write(
+    plan: Racing, writer: int, ends: float, rng: random.Random
+) -> tuple[list[int], int]:
+    """The versions that it won, and how often it tried."""
+    connection = await asking(plan.port)
+    won: list[int] = []
+    attempts = known = lost = 0
+    while time.perf_counter() < ends:
+        value = (b"writer %d, attempt %d" % (writer, attempts)).ljust(256)
+        body = opaque_body([(b"key", value)], expect_entry=known)
+        attempts += 1
+        answer = await connection.ask(commit_request(plan.log_id, body, apikey=plan.apikey))
+        check(
+            answer.status in (201, 412) and answer.version >= known,
+            f"a compare-and-set was answered with {answer.status} at {answer.version}",
+        )
+        known = answer.version
+        if answer.status == 201:
+            won.append(known)
+            lost = 0
+        else:
+            most = FIRST_PAUSE_SECONDS * 2 ** min(lost, MOST_DOUBLINGS)
+            lost += 1
+            await asyncio.sleep(rng.uniform(0, most))
+    connection.close()
+    return won, attempts
