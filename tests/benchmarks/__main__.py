@@ -14,11 +14,11 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import memory, sealing, starting, updates, waking
+from tests.benchmarks import memory, profiles, scaling, sealing, starting, updates, waking
 from tests.benchmarks.figures import CheckFailed, Row, table, to_plain
 from tests.benchmarks.stage import FULL, QUICK, Scale, progress
 
@@ -42,7 +42,25 @@ BENCHMARKS: Sequence[Benchmark] = (
     Benchmark(goal_id="G10", what="the client's own work", measure=sealing.client),
     Benchmark(goal_id="G12", what="start of the service", measure=starting.service),
     Benchmark(goal_id="G13", what="start of the client", measure=starting.client),
+    Benchmark(goal_id="G14", what="many logs, long logs", measure=scaling.flatness),
 )
+
+
+async def everything(
+    scale: Scale, chosen: Sequence[Benchmark], profiled: Path | None
+) -> tuple[list[Row], dict[str, Any]]:
+    """The rows, and what the JSON file holds; profiles go to the folder `profiled`, if any."""
+    started = time.perf_counter()
+    rows = await run(scale, chosen)
+    made = document(rows, scale)
+    if profiled is not None:
+        found = await profiles.profile(scale, profiled)
+        made["profiles"] = {
+            path: weights if isinstance(weights, str) else [asdict(one) for one in weights[:20]]
+            for path, weights in found.items()
+        }
+    made["took_seconds"] = round(time.perf_counter() - started, 1)
+    return rows, made
 
 
 async def run(scale: Scale, chosen: Sequence[Benchmark]) -> list[Row]:
@@ -70,11 +88,11 @@ def reason_of(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
-def document(rows: Sequence[Row], scale: Scale, seconds: float) -> dict[str, Any]:
+def document(rows: Sequence[Row], scale: Scale) -> dict[str, Any]:
     return {
         "form": 1,
         "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "took_seconds": round(seconds, 1),
+        "took_seconds": 0.0,
         "quick": scale.quick,
         "pairs": scale.pairs,
         "sample_seconds": scale.seconds,
@@ -92,6 +110,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute; figures are rough")
     parser.add_argument("--only", metavar="GOALS", help="as G1,G4; all without it")
+    parser.add_argument("--no-profiles", action="store_true", help="measure alone")
     parser.add_argument("--out", type=Path, default=Path(".bench"), help="folder (.bench)")
     asked = parser.parse_args()
     scale = QUICK if asked.quick else FULL
@@ -102,13 +121,12 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     asked.out.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
+    profiled = None if asked.no_profiles else asked.out
     try:
-        rows = asyncio.run(run(scale, chosen))
+        rows, made = asyncio.run(everything(scale, chosen, profiled))
     except KeyboardInterrupt:
         progress("interrupted: what was started has been ended, nothing was written")
         return 130
-    made = document(rows, scale, time.perf_counter() - started)
     path = asked.out / "figures.json"
     path.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     print(table(rows))

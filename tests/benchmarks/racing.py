@@ -1,7 +1,8 @@
 """Load of writers in compare-and-set on one key: who loses tries again with what it was told.
 
 Runs in a worker process. A refusal names the log's version, which is the entry's too, because
-the log holds this one key; so nobody reads. Losers pause: full jitter below 1, 2, 4 … 1,024 ms.
+the log holds this one key; so nobody reads. Losers pause: full jitter below their last round
+trip (a millisecond at least), doubled with each loss in a row, a second at most.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ from tests.benchmarks.closed_loop import cpu_seconds
 from tests.benchmarks.figures import check
 from tests.benchmarks.wire import asking, commit_request, opaque_body
 
-FIRST_PAUSE_SECONDS = 0.001
+LEAST_PAUSE_SECONDS = 0.001
+MOST_PAUSE_SECONDS = 1.0
 MOST_DOUBLINGS = 10
 
 
@@ -81,7 +83,7 @@ async def _write(
     connection = await asking(plan.port)
     won: list[int] = []
     attempts = known = lost = 0
-    while time.perf_counter() < ends:
+    while (sent := time.perf_counter()) < ends:
         value = (b"writer %d, attempt %d" % (writer, attempts)).ljust(256)
         body = opaque_body([(b"key", value)], expect_entry=known)
         attempts += 1
@@ -95,8 +97,10 @@ async def _write(
             won.append(known)
             lost = 0
         else:
-            most = FIRST_PAUSE_SECONDS * 2 ** min(lost, MOST_DOUBLINGS)
+            took = max(LEAST_PAUSE_SECONDS, connection.answered_at - sent)
+            most = min(MOST_PAUSE_SECONDS, took * 2 ** min(lost, MOST_DOUBLINGS))
             lost += 1
-            await asyncio.sleep(rng.uniform(0, most))
+            left = max(0.0, ends - time.perf_counter())
+            await asyncio.sleep(min(left, rng.uniform(0, most)))
     connection.close()
     return won, attempts

@@ -1,7 +1,8 @@
 """What the client's own work costs beside the bare cryptography in it (G10).
 
 Runs in a worker process: `our_costs` seals, opens and signs entries of 256 bytes;
-`blocking_calls` and `async_calls` make the same calls through the blocking client and its asynchronous twin.
+`blocking_calls` and `async_calls` make the same calls through the blocking client and its
+asynchronous twin.
 """
 
 import base64
