@@ -1,0 +1,102 @@
+"""Which benchmarks there are, and what a run of them gives: rows, and one JSON document."""
+
+import os
+import platform
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import memory, profiles, scaling, sealing, starting, updates, waking
+from tests.benchmarks.figures import CheckFailed, Row, to_plain
+from tests.benchmarks.stage import Scale, progress
+
+FORM = 1  # of the JSON document; raised when a reader would have to know
+PROFILED_FUNCTIONS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """`measure` gives the rows of one goal."""
+
+    goal_id: str
+    what: str
+    measure: Callable[[Scale], Awaitable[list[Row]]]
+
+
+BENCHMARKS: Sequence[Benchmark] = (
+    Benchmark(goal_id="G1", what="opaque updates", measure=updates.opaque),
+    Benchmark(goal_id="G2", what="sealed updates", measure=updates.sealed),
+    Benchmark(goal_id="G3", what="updates in contention", measure=updates.contended),
+    Benchmark(goal_id="G4", what="wake of one waiter", measure=waking.one),
+    Benchmark(goal_id="G5", what="wake of a crowd", measure=waking.crowds_of_two_sizes),
+    Benchmark(goal_id="G6", what="memory of waiters", measure=memory.waiters),
+    Benchmark(goal_id="G10", what="the client's own work", measure=sealing.client),
+    Benchmark(goal_id="G12", what="start of the service", measure=starting.service),
+    Benchmark(goal_id="G13", what="start of the client", measure=starting.client),
+    Benchmark(goal_id="G14", what="many logs, long logs", measure=scaling.flatness),
+)
+
+
+async def everything(
+    scale: Scale, chosen: Sequence[Benchmark], profiled: Path | None
+) -> tuple[list[Row], dict[str, Any]]:
+    """The rows, and what the JSON file holds; profiles go to the folder `profiled`, if any."""
+    started = time.perf_counter()
+    rows = await run(scale, chosen)
+    made = document(rows, scale)
+    if profiled is not None:
+        found = await profiles.profile(scale, profiled)
+        made["profiles"] = {
+            path: weights
+            if isinstance(weights, str)
+            else [asdict(one) for one in weights[:PROFILED_FUNCTIONS]]
+            for path, weights in found.items()
+        }
+    made["took_seconds"] = round(time.perf_counter() - started, 1)
+    return rows, made
+
+
+async def run(scale: Scale, chosen: Sequence[Benchmark]) -> list[Row]:
+    """The rows of each; one that fails gives a failed row and does not stop the others."""
+    rows: list[Row] = []
+    for benchmark in chosen:
+        progress(f"{benchmark.goal_id} {benchmark.what}")
+        started = time.perf_counter()
+        try:
+            rows += await benchmark.measure(scale)
+        except Exception as error:
+            reason = reason_of(error)
+            progress(f"FAILED {benchmark.goal_id}: {reason}")
+            rows.append(Row(goal_id=benchmark.goal_id, what=benchmark.what, failed=reason))
+        progress(f"  {time.perf_counter() - started:.0f} s")
+    return rows
+
+
+def reason_of(error: BaseException) -> str:
+    """A check's own words; of anything else the last line, once its traceback is on stderr."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, CheckFailed):
+        traceback.print_exception(error)
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
+def document(rows: Sequence[Row], scale: Scale) -> dict[str, Any]:
+    return {
+        "form": FORM,
+        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "took_seconds": 0.0,
+        "quick": scale.quick,
+        "pairs": scale.pairs,
+        "sample_seconds": scale.seconds,
+        "machine": {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "load_before": os.getloadavg()[0],
+        },
+        "rows": [to_plain(row) for row in rows],
+    }
