@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 
 from tests.benchmarks.figures import percentile
-from tests.benchmarks.wire import Connection
+from tests.benchmarks.wire import Connection, connect
 
 PATIENCE_SECONDS = 10.0
 
@@ -132,12 +132,11 @@ async def run(load: Load) -> Answers:
     Raises:
         ConnectionError, TimeoutError: the server did not answer everything.
     """
-    loop = asyncio.get_running_loop()
     course = _Course(load)
     lanes: list[_Lane] = []
     for requests in load.lanes:
         lane = _Lane(requests, course, repeated=load.repeated)
-        await loop.create_connection(lambda lane=lane: lane, "127.0.0.1", load.port)  # type: ignore[misc]
+        await connect(lane, load.port)
         lanes.append(lane)
     gc.collect()
     gc.disable()

@@ -17,10 +17,17 @@ import msgpack
 
 from tests.benchmarks.closed_loop import cpu_seconds
 from tests.benchmarks.figures import CheckFailed, check, percentile
-from tests.benchmarks.wire import Asking, Connection, HttpAnswer, asking, read_answer, request
+from tests.benchmarks.wire import (
+    Asking,
+    Connection,
+    HttpAnswer,
+    asking,
+    connect,
+    read_answer,
+    request,
+)
 
-PATIENCE_SECONDS = 60.0
-_CONNECTING_AT_ONCE = 200
+PATIENCE_SECONDS = 90.0
 _ASKING_AT_ONCE = 250
 _LOOK_SECONDS = 0.005
 _WARM = 500
@@ -106,13 +113,23 @@ class Write:
 
 
 class _Waiting(Connection):
+    """Waits again, as a follower does, when its wait ends without a version."""
+
     def __init__(self, gathering: "_Gathering") -> None:
         super().__init__()
         self._gathering = gathering
+        self._request = b""
         self.data = b""
         self.answers = 0
 
+    def wait(self, request: bytes) -> None:
+        self._request = request
+        self.send(request)
+
     def answered(self, data: bytes) -> None:
+        if data[9:12] == b"204":
+            self.send(self._request)
+            return
         self.answers += 1
         self.data = data
         if data[9:12] == b"200":
@@ -150,28 +167,13 @@ def _problem(data: bytes) -> str:
     return f"{answer.status} {told}".strip()
 
 
-async def connect(port: int, size: int, gathering: _Gathering) -> list[_Waiting]:
-    loop = asyncio.get_running_loop()
-    crowd: list[_Waiting] = []
-    while len(crowd) < size:
-        some = min(_CONNECTING_AT_ONCE, size - len(crowd))
-        made = await asyncio.gather(
-            *(
-                loop.create_connection(lambda: _Waiting(gathering), "127.0.0.1", port)
-                for _ in range(some)
-            )
-        )
-        crowd += [waiting for _, waiting in made]
-    return crowd
-
-
 async def wait_in_crowd(plan: Crowd) -> list[Woken]:
     """
     Raises:
         CheckFailed: somebody had no answer, two, or another one than the rest.
     """
     gathering = _Gathering()
-    crowd = await connect(plan.port, plan.size, gathering)
+    crowd = [_Waiting(gathering) for _ in range(plan.size)]
     looking = await asking(plan.port)
     woken = []
     gc.collect()
@@ -180,7 +182,7 @@ async def wait_in_crowd(plan: Crowd) -> list[Woken]:
         for number, wait in enumerate(plan.waits, start=1):
             gathering.begin(plan.size)
             before = cpu_seconds(plan.pid)
-            await _unless_broken(gathering, _ask_in_parts(crowd, wait, 0, plan.look, looking))
+            await _unless_broken(gathering, _ask_in_parts(plan, crowd, wait, looking))
             last_at = await asyncio.wait_for(gathering.done, PATIENCE_SECONDS)
             spent = cpu_seconds(plan.pid) - before
             answers = {read_answer(waiting.data) for waiting in crowd}
@@ -219,7 +221,8 @@ async def all_wait(look: Look, size: int, looking: Asking) -> None:
     while seen < 2:
         check(time.perf_counter() < deadline, f"{counted} of {size} wait")
         await asyncio.sleep(_LOOK_SECONDS)
-        counted = look.count((await looking.ask(look.request)).body)
+        answer = await asyncio.wait_for(looking.ask(look.request), PATIENCE_SECONDS)
+        counted = look.count(answer.body)
         seen = seen + 1 if counted == size else 0
 
 
@@ -249,11 +252,10 @@ async def hold(plan: Holding) -> Held:
     try:
         for size in (_WARM, plan.size):
             gathering.begin(len(crowd) + size)
-            crowd += await connect(plan.port, size, gathering)
-            asking_now = _ask_in_parts(
-                crowd[-size:], plan.wait, len(crowd) - size, plan.look, looking
-            )
-            await _unless_broken(gathering, asking_now)
+            more = [_Waiting(gathering) for _ in range(size)]
+            asked = _ask_in_parts(plan, more, plan.wait, looking, already=len(crowd))
+            crowd += more
+            await _unless_broken(gathering, asked)
             taken.append((_anonymous_bytes(plan.pid), _slab_bytes()))
         check(not any(one.answers or one.lost for one in crowd), "a waiter was answered early")
     finally:
@@ -269,18 +271,27 @@ async def hold(plan: Holding) -> Held:
 
 
 async def _ask_in_parts(
-    crowd: Sequence[_Waiting], wait: bytes, already: int, look: Look, looking: Asking
+    plan: Crowd | Holding,
+    crowd: Sequence[_Waiting],
+    wait: bytes,
+    looking: Asking,
+    *,
+    already: int = 0,
 ) -> None:
-    """Sends everybody's wait, a part at a time, each when the one before it waits.
+    """Connects and sends everybody's wait, a part at a time, each when the one before it waits.
 
     A flood of thousands at once meets the server's bounds on what it does at once, which is
-    another question than how it wakes and what it keeps.
+    another question than how it wakes and what it keeps; and connections that ask nothing for
+    a while are closed.
     """
     for start in range(0, len(crowd), _ASKING_AT_ONCE):
-        for waiting in crowd[start : start + _ASKING_AT_ONCE]:
-            waiting.send(wait)
-        size = already + min(start + _ASKING_AT_ONCE, len(crowd))
-        await all_wait(look, size, looking)
+        part = crowd[start : start + _ASKING_AT_ONCE]
+        await asyncio.gather(
+            *(connect(waiting, plan.port) for waiting in part if waiting.transport is None)
+        )
+        for waiting in part:
+            waiting.wait(wait)
+        await all_wait(plan.look, already + start + len(part), looking)
 
 
 async def _unless_broken(gathering: _Gathering, waiting: Coroutine[Any, Any, None]) -> None:

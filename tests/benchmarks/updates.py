@@ -179,8 +179,8 @@ def rows(
 async def sealed(scale: Scale) -> list[Row]:
     """Signed before the clock starts, as many as fit the time; each sealed log has one chain."""
     return [
-        *await _sealed(scale, 1, scale.of(12_000, 640)),
-        *await _sealed(scale, BATCH, scale.of(1_500, 128)),
+        *await _sealed(scale, 1, scale.of(6_000, 640)),
+        *await _sealed(scale, BATCH, scale.of(1_000, 128)),
     ]
 
 

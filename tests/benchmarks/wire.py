@@ -175,6 +175,12 @@ class Asking(Connection):
             self._answer.set_exception(ConnectionError("hung up"))
 
 
+async def connect(connection: Connection, port: int) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(lambda: connection, "127.0.0.1", port)
+
+
 async def asking(port: int) -> Asking:
-    _, connection = await asyncio.get_running_loop().create_connection(Asking, "127.0.0.1", port)
+    connection = Asking()
+    await connect(connection, port)
     return connection
