@@ -6,6 +6,7 @@ and number. Says what was answered and what it cost; judges nothing.
 
 import asyncio
 import gc
+import random
 import time
 from array import array
 from collections import Counter
@@ -24,7 +25,8 @@ class Load:
     """`lanes` are the requests of one connection each, sent in turn; over again if `repeated`.
 
     `pids` names processes whose processor time is taken at the first request and the last
-    answer. At most `max_requests` are sent, by all connections together.
+    answer. At most `max_requests` are sent, by all connections together. Each connection
+    pauses for `pause_seconds` on average, by half more or less, before its next request.
     """
 
     port: int
@@ -33,6 +35,7 @@ class Load:
     pids: Mapping[str, int]
     repeated: bool = False
     max_requests: int = 1_000_000
+    pause_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +87,11 @@ class _Course:
 
 
 class _Lane(Connection):
-    def __init__(self, requests: Sequence[bytes], course: _Course, *, repeated: bool) -> None:
+    def __init__(self, requests: Sequence[bytes], course: _Course, load: Load) -> None:
         super().__init__()
-        self._requests = cycle(requests) if repeated else iter(requests)
+        self._requests = cycle(requests) if load.repeated else iter(requests)
         self._course = course
+        self._pause_seconds = load.pause_seconds
         self._sent = 0.0
         self._ended = False
         self.took = array("d")
@@ -115,7 +119,11 @@ class _Lane(Connection):
         if at >= 0:
             self.versions.append(int(data[at + 21 : data.index(b"\r", at + 21)]))
         self.first = self.first or data
-        self._next(now)
+        if self._pause_seconds:
+            pause = self._pause_seconds * random.uniform(0.5, 1.5)
+            asyncio.get_running_loop().call_later(pause, self.start)
+        else:
+            self._next(now)
 
     def _end(self, error: Exception | None = None) -> None:
         if not self._ended:
@@ -135,7 +143,7 @@ async def run(load: Load) -> Answers:
     course = _Course(load)
     lanes: list[_Lane] = []
     for requests in load.lanes:
-        lane = _Lane(requests, course, repeated=load.repeated)
+        lane = _Lane(requests, course, load)
         await connect(lane, load.port)
         lanes.append(lane)
     gc.collect()

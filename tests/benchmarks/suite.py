@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import memory, profiles, scaling, sealing, starting, updates, waking
+from tests.benchmarks import memory, profiles, scaling, sealing, sharing, starting, updates, waking
 from tests.benchmarks.figures import CheckFailed, Row, to_plain
 from tests.benchmarks.stage import Scale, progress
 
@@ -37,6 +37,7 @@ BENCHMARKS: Sequence[Benchmark] = (
     Benchmark(goal_id="G12", what="start of the service", measure=starting.service),
     Benchmark(goal_id="G13", what="start of the client", measure=starting.client),
     Benchmark(goal_id="G14", what="many logs, long logs", measure=scaling.flatness),
+    Benchmark(goal_id="FAIR", what="a tenant beside another's flood", measure=sharing.two_tenants),
 )
 
 
