@@ -8,7 +8,7 @@ from tests.benchmarks import crowds
 from tests.benchmarks.crowds import AT_METRICS, AT_PARKED, Crowd, Held, Holding
 from tests.benchmarks.figures import Row, at_least, at_most, check
 from tests.benchmarks.following import check_diff
-from tests.benchmarks.stage import UNLIMITED, Scale, port_of, progress, stage
+from tests.benchmarks.stage import SETTINGS, Scale, port_of, progress, stage
 from tests.benchmarks.wire import asking, commit_request, opaque_body, request, wait_request
 from tests.benchmarks.workers import ServerProcess
 
@@ -44,7 +44,7 @@ async def _per_waiter(scale: Scale) -> Row:
             return held
 
         async def ours(number: int) -> Held:
-            service = await stand.deployment.start_service(*UNLIMITED, listed=False)
+            service = await stand.deployment.start_service(*SETTINGS, listed=False)
             try:
                 held: Held = await stand.worker.run(
                     crowds.hold,
