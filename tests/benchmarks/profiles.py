@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from indelible_protocol.ids import LogId
+
 from tests.benchmarks import following
 from tests.benchmarks.following import Following
 from tests.benchmarks.stage import Scale, Stage, progress, stage
@@ -54,12 +56,14 @@ async def profile(scale: Scale, folder: Path) -> Mapping[str, Sequence[Weight] |
 
 
 async def _profiled(
-    scale: Scale, load: Callable[[Stage, Scale], Awaitable[object]], base: Path
+    scale: Scale, load: Callable[[Stage, Scale, Sequence[LogId]], Awaitable[object]], base: Path
 ) -> list[Weight]:
     seconds = scale.of(4, 1)
     async with stage() as stand:
         # Longer than both recordings, which start a little late; ended with them.
-        loading = asyncio.ensure_future(load(stand, replace(scale, seconds=seconds * 2 + 3.0)))
+        logs = await stand.make_opaque_logs(CLIENTS, "profiled")
+        longer = replace(scale, seconds=seconds * 2 + 3.0)
+        loading = asyncio.ensure_future(load(stand, longer, logs))
         try:
             raw = base.with_suffix(".stacks")
             await _record(stand.api.pid, seconds, "raw", raw)
@@ -97,13 +101,11 @@ async def _record(pid: int, seconds: int, form: str, path: Path) -> None:
         raise NoProfile(f"py-spy: {words[-1] if words else process.returncode}")
 
 
-async def _committing(stand: Stage, scale: Scale) -> None:
-    logs = await stand.make_opaque_logs(CLIENTS, "profiled")
+async def _committing(stand: Stage, scale: Scale, logs: Sequence[LogId]) -> None:
     await load_opaque(stand, scale, [[log] for log in logs], 0)
 
 
-async def _waking(stand: Stage, scale: Scale) -> None:
-    logs = await stand.make_opaque_logs(10, "profiled")
+async def _waking(stand: Stage, scale: Scale, logs: Sequence[LogId]) -> None:
     plan = Following(
         port=stand.port,
         apikey=stand.apikey,
