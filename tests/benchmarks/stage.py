@@ -1,6 +1,6 @@
 """What a benchmark stands on: an engine, API processes, a tenant, its logs, workers, floors.
 
-Owns their starts and ends. Everything is as an operator would start it, but for two SETTINGS.
+Owns their starts and ends. Everything is as an operator would start it, but for three SETTINGS.
 Knows nothing of what is measured.
 """
 
@@ -35,8 +35,13 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 # The tenant's rate would be what is measured. A neighbour that takes the processor for seconds
-# must not turn updates into refusals: their cost is asked for, not the server's patience.
-SETTINGS = ("--tenant-requests-per-second", "1000000", "--store-seconds", "30")
+# must not turn updates into refusals, nor end connections between two waits: what things cost is
+# asked for, not the server's patience.
+SETTINGS = (
+    *("--tenant-requests-per-second", "1000000"),
+    *("--store-seconds", "30"),
+    *("--idle-seconds", "300"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
