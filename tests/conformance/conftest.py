@@ -1,5 +1,6 @@
 """The services that the cases run against."""
 
+import asyncio
 import json
 import subprocess
 import time
@@ -8,10 +9,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from indelible_server.store.connection import connect
+from indelible_server.store.tenants import Tenants
 
-from tests.conformance.http import Caller, Target
+from tests.conformance.http import Caller, Credentials, Target
 from tests.support.engines import redis_server
-from tests.support.service import SERVER, Service
+from tests.support.service import Service
 
 KINDS = ("one process", "two processes", "two processes, Redis")
 
@@ -21,6 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--url", help="a service that is there, for tests/conformance")
     group.addoption("--second-url", help="another process of it")
     group.addoption("--credentials", help="file with customer_id and apikey of a tenant of it")
+    group.addoption("--stranger-credentials", help="the same of another tenant of it")
+    group.addoption("--revoked-credentials", help="the same of the first, the key being revoked")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -35,15 +40,29 @@ def target(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Target]:
     if request.param == "given":
-        path = request.config.getoption("--credentials")
-        credentials = json.loads(Path(path).read_text())
-        urls = [request.config.getoption(name, None) for name in ("--url", "--second-url")]
-        yield Target(
-            [url for url in urls if url], credentials["customer_id"], credentials["apikey"]
-        )
+        yield _given(request.config)
         return
     with _started(request.param, tmp_path_factory.mktemp("conformance")) as started:
         yield started
+
+
+def _given(config: pytest.Config) -> Target:
+    def read(option: str) -> Credentials | None:
+        path = config.getoption(option)
+        if path is None:
+            return None
+        held = json.loads(Path(path).read_text())
+        return Credentials(held["customer_id"], held["apikey"])
+
+    urls = [config.getoption(option) for option in ("--url", "--second-url")]
+    me = read("--credentials")
+    assert me is not None, "--url needs --credentials"
+    return Target(
+        [url for url in urls if url],
+        me,
+        stranger=read("--stranger-credentials"),
+        revoked=read("--revoked-credentials"),
+    )
 
 
 @contextmanager
@@ -58,24 +77,34 @@ def _started(kind: str, folder: Path) -> Iterator[Target]:
             service.start()
             return service
 
+        secret_file = folder / "secret"
         if kind == "two processes, Redis":
-            store = ["--redis", stack.enter_context(_redis(folder))]
-            (folder / "secret").write_bytes(b"s" * 32)
-            store += ["--secret-file", str(folder / "secret")]
-            start("api", *store)
+            url = stack.enter_context(_redis(folder))
+            secret_file.write_bytes(b"s" * 32)
+            start("api", "--redis", url, "--secret-file", str(secret_file))
         else:
-            start("all", "--data", str(folder / "data"))
-            socket = (folder / "data/socket").read_text().strip()
-            store = ["--redis", f"unix://{socket}"]
-            store += ["--secret-file", str(folder / "data/secret")]
+            data = folder / "data"
+            start("all", "--data", str(data))
+            url = "unix://" + (data / "socket").read_text().strip()
+            secret_file = data / "secret"
         if kind != "one process":
-            start("api", *store)
-        made = subprocess.run(
-            [*SERVER, "tenant", "create", "conformance", *store], capture_output=True, check=True
-        )
-        credentials = json.loads(made.stdout)
-        urls = [service.url for service in services]
-        yield Target(urls, credentials["customer_id"], credentials["apikey"])
+            start("api", "--redis", url, "--secret-file", str(secret_file))
+        me, stranger, revoked = asyncio.run(_make_tenants(url, secret_file.read_bytes().strip()))
+        yield Target([service.url for service in services], me, stranger=stranger, revoked=revoked)
+
+
+async def _make_tenants(url: str, secret: bytes) -> tuple[Credentials, Credentials, Credentials]:
+    """A tenant, a stranger to it, and a key of the tenant that was revoked."""
+    clients = connect(url, connections=1, timeout_seconds=5.0)
+    try:
+        tenants = Tenants(clients.commands, secret)
+        me = Credentials(*await tenants.create("conformance"))
+        stranger = Credentials(*await tenants.create("stranger"))
+        revoked = Credentials(me.customer_id, await tenants.add_key("conformance"))
+        await tenants.revoke_key("conformance", revoked.apikey)
+        return me, stranger, revoked
+    finally:
+        await clients.close()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ ORDERS = ("command", "key")
 @pytest.fixture(scope="session")
 def log(caller: Caller) -> str:
     path = caller.make_log(NAME)
-    if caller.ask("GET", path).json["version"] == 0:
+    if caller.ask("GET", path).content["version"] == 0:
         for commands in COMMITS:
             assert caller.commit(path, *commands).status == 201
     return path
@@ -38,8 +38,12 @@ def test_diff_of_any_two_versions(
 ) -> None:
     answer = caller.ask("GET", f"{log}/diff?from={first}&to={last}&order={order}")
     assert (answer.status, answer.headers["Indelible-Version"]) == (200, str(HEAD))
-    assert (answer.json["from"], answer.json["to"], answer.json["cursor"]) == (first, last, None)
-    changes = changes_of(answer.json["changes"])
+    assert (answer.content["from"], answer.content["to"], answer.content["cursor"]) == (
+        first,
+        last,
+        None,
+    )
+    changes = changes_of(answer.content["changes"])
     assert set(changes) == net(first, last)
     assert len(changes) == len(set(changes))
     check_order(changes, order)
@@ -60,10 +64,10 @@ def check_order(changes: list[tuple[str, str, str, int]], order: str) -> None:
 def test_pages_of_a_diff_are_the_diff(
     caller: Caller, log: str, first: int, last: int, limit: int
 ) -> None:
-    whole = caller.ask("GET", f"{log}/diff?from={first}&to={last}").json["changes"]
+    whole = caller.ask("GET", f"{log}/diff?from={first}&to={last}").content["changes"]
     query, pages = f"from={first}&to={last}&limit={limit}", []
     while True:
-        page = caller.ask("GET", f"{log}/diff?{query}").json
+        page = caller.ask("GET", f"{log}/diff?{query}").content
         assert (page["from"], page["to"]) == (first, last)
         pages.append(page["changes"])
         if page["cursor"] is None:
@@ -80,9 +84,9 @@ def test_an_entry_at_any_version(caller: Caller, log: str, key: str, at: int | N
     answer = caller.ask("GET", f"{log}/entries/{url64(key)}{query}")
     held = CONTENTS[HEAD if at is None else at].get(key)
     if held is None:
-        assert (answer.status, answer.code) == (404, "NONEXISTENT_KEY")
+        assert answer.refusal == (404, "NONEXISTENT_KEY")
         return
-    assert answer.json == {
+    assert answer.content == {
         "key": b64(key),
         "sealed_key": "",
         "value": b64(held[0]),
@@ -98,8 +102,8 @@ def test_many_entries_of_one_version(caller: Caller, log: str, at: int | None) -
         body["at"] = at
     answer = caller.ask("POST", f"{log}/entries:batchGet", body)
     held = CONTENTS[HEAD if at is None else at]
-    assert answer.json["version"] == (HEAD if at is None else at)
-    assert [plain(e["key"]) for e in answer.json["entries"]] == [k for k in asked if k in held]
+    assert answer.content["version"] == (HEAD if at is None else at)
+    assert [plain(e["key"]) for e in answer.content["entries"]] == [k for k in asked if k in held]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 50])
@@ -108,7 +112,7 @@ def test_a_history_page_by_page(caller: Caller, log: str, key: str, limit: int) 
     steps, cursor = [], ""
     while True:
         query = f"limit={limit}" + (f"&cursor={cursor}" if cursor else "")
-        page = caller.ask("GET", f"{log}/entries/{url64(key)}/history?{query}").json
+        page = caller.ask("GET", f"{log}/entries/{url64(key)}/history?{query}").content
         steps += [(c["op"], c["version"], plain(c["value"])) for c in page["changes"]]
         cursor = page["cursor"]
         if cursor is None:
@@ -121,7 +125,7 @@ def test_versions_newest_first(caller: Caller, log: str, limit: int) -> None:
     found, cursor = [], ""
     while True:
         query = f"limit={limit}" + (f"&cursor={cursor}" if cursor else "")
-        page = caller.ask("GET", f"{log}/versions?{query}").json
+        page = caller.ask("GET", f"{log}/versions?{query}").content
         found += page["versions"]
         cursor = page["cursor"]
         if cursor is None:
@@ -135,7 +139,7 @@ def test_versions_newest_first(caller: Caller, log: str, limit: int) -> None:
 
 @pytest.mark.parametrize(("first", "last"), [(0, 4), (0, 1), (2, 4), (4, 4), (3, 4)])
 def test_commits_of_a_range(caller: Caller, log: str, first: int, last: int) -> None:
-    page = caller.ask("GET", f"{log}/commits?from={first}&to={last}").json
+    page = caller.ask("GET", f"{log}/commits?from={first}&to={last}").content
     assert [commit["version"] for commit in page["commits"]] == list(range(first + 1, last + 1))
     assert page["to"] == last
 
@@ -148,8 +152,8 @@ def test_v1_diff_of_any_two_versions(
     asked = {"logName": NAME, "fromVersion": first, "toVersion": last, "orderResultsBy": order}
     answer = caller.say("diff", asked)
     assert answer.status == 200, answer.body
-    assert list(answer.json) == ["fromVersion", "toVersion", "page", "nextPageOptions"]
-    assert (answer.json["fromVersion"], answer.json["toVersion"]) == (first, last)
+    assert list(answer.content) == ["fromVersion", "toVersion", "page", "nextPageOptions"]
+    assert (answer.content["fromVersion"], answer.content["toVersion"]) == (first, last)
     page = [
         (
             c["change"].lower(),
@@ -157,23 +161,23 @@ def test_v1_diff_of_any_two_versions(
             plain(c["entry"]["value"]),
             c["version"],
         )
-        for c in answer.json["page"]
+        for c in answer.content["page"]
     ]
     assert set(page) == net(first, last)
     check_order(page, order)
-    assert answer.json["nextPageOptions"] is None
+    assert answer.content["nextPageOptions"] is None
 
 
 @pytest.mark.parametrize("limit", [1, 2, "3"])
 @pytest.mark.parametrize("order", ORDERS)
 def test_v1_pages_are_the_diff(caller: Caller, log: str, order: str, limit: int | str) -> None:
     asked = {"logName": NAME, "fromVersion": 1, "toVersion": 4, "orderResultsBy": order}
-    whole = caller.say("diff", asked).json["page"]
+    whole = caller.say("diff", asked).content["page"]
     found: list[Any] = []
     options: Any = None
     while True:
         more = {"limit": limit} | ({"paginationOptions": options} if options else {})
-        page = caller.say("diff", asked | more).json
+        page = caller.say("diff", asked | more).content
         assert len(page["page"]) <= int(limit)
         found += page["page"]
         options = page["nextPageOptions"]
@@ -187,6 +191,6 @@ def test_v1_pages_are_the_diff(caller: Caller, log: str, order: str, limit: int 
 def test_v1_looks_one_key_up_by_made_up_options(caller: Caller, log: str, key: str) -> None:
     options = {"skipToKey": b64(key), "removeAlreadySeen": True}
     asked = {"logName": NAME, "orderResultsBy": "key", "limit": 1, "paginationOptions": options}
-    (found,) = caller.say("diff", asked).json["page"]
+    (found,) = caller.say("diff", asked).content["page"]
     assert found["entry"]["key"] == b64(key)
     assert found["version"] == CONTENTS[HEAD][key][1]

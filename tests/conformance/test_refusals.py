@@ -5,20 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.http import Caller, b64, upsert, url64
-
-PROBLEM = {
-    "type",
-    "title",
-    "status",
-    "code",
-    "codeNumber",
-    "message",
-    "details",
-    "retryable",
-    "may_have_applied",
-    "request_id",
-}
+from tests.conformance.http import Caller, b64, opaque_name, upsert, url64
 
 
 @pytest.fixture(scope="session")
@@ -69,10 +56,6 @@ def test_a_query_that_is_not_as_it_should_be(
     answer = caller.ask("GET", f"{log}/{path}?{query}" if path else f"{log}?{query}")
     assert answer.status == 400, answer.body
     assert answer.code in ("BAD_REQUEST", "BAD_CURSOR")
-    assert answer.json.keys() == PROBLEM
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.headers["Indelible-Request-Id"] == answer.json["request_id"]
-    assert (answer.json["status"], answer.json["retryable"]) == (400, False)
 
 
 ABSENT = [
@@ -90,7 +73,7 @@ ABSENT = [
 @pytest.mark.parametrize(("method", "path", "code"), ABSENT)
 def test_what_is_not_there(caller: Caller, log: str, method: str, path: str, code: str) -> None:
     answer = caller.ask(method, f"{log}/{path}")
-    assert (answer.status, answer.code) == (404, code)
+    assert answer.refusal == (404, code)
 
 
 BAD_COMMITS = [
@@ -125,8 +108,8 @@ def test_a_commit_that_is_not_as_it_should_be(
     caller: Caller, log: str, body: bytes, what: str
 ) -> None:
     answer = caller.ask("POST", f"{log}/commits", body)
-    assert (answer.status, answer.code) == (400, "BAD_REQUEST"), what
-    assert caller.ask("GET", log).json["version"] == 1
+    assert answer.refusal == (400, "BAD_REQUEST"), what
+    assert caller.ask("GET", log).content["version"] == 1
 
 
 @pytest.mark.parametrize(
@@ -135,7 +118,7 @@ def test_a_commit_that_is_not_as_it_should_be(
 def test_another_content_type_is_not_read(caller: Caller, log: str, content_type: str) -> None:
     body = json.dumps({"commands": [upsert("x", "1")]}).encode()
     answer = caller.ask("POST", f"{log}/commits", body, headers={"Content-Type": content_type})
-    assert (answer.status, answer.code) == (415, "UNSUPPORTED_MEDIA")
+    assert answer.refusal == (415, "UNSUPPORTED_MEDIA")
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "x"])
@@ -143,7 +126,7 @@ def test_a_coding_is_not_undone(caller: Caller, log: str, coding: str) -> None:
     answer = caller.ask(
         "POST", f"{log}/commits", {"commands": []}, headers={"Content-Encoding": coding}
     )
-    assert (answer.status, answer.code) == (415, "UNSUPPORTED_MEDIA")
+    assert answer.refusal == (415, "UNSUPPORTED_MEDIA")
 
 
 ROUTES = [
@@ -177,7 +160,7 @@ def test_every_route_asks_who_it_is(
     headers = {"Authorization": CREDENTIALS[credential]} if CREDENTIALS[credential] else {}
     body: dict[str, str] | None = {} if method in ("PUT", "POST") else None
     answer = caller.ask(method, path.format(log=log), body, headers=headers, apikey="")
-    assert (answer.status, answer.code) == (401, "BAD_API_KEY")
+    assert answer.refusal == (401, "BAD_API_KEY")
 
 
 @pytest.mark.parametrize(("method", "path"), [r for r in ROUTES if "{log}" in r[1]])
@@ -189,7 +172,7 @@ def test_a_log_that_nobody_made_is_absent(caller: Caller, method: str, path: str
     }
     body = next((b for name, b in bodies.items() if path.endswith(name)), None)
     answer = caller.ask(method, path.format(log=absent), body if method == "POST" else None)
-    assert (answer.status, answer.code) == (404, "NONEXISTENT_LOG")
+    assert answer.refusal == (404, "NONEXISTENT_LOG")
 
 
 @pytest.mark.parametrize(
@@ -198,20 +181,20 @@ def test_a_log_that_nobody_made_is_absent(caller: Caller, method: str, path: str
 )
 def test_another_method_is_not_allowed(caller: Caller, log: str, method: str, path: str) -> None:
     answer = caller.ask(method, path.format(log=log))
-    assert (answer.status, answer.code) == (405, "METHOD_NOT_ALLOWED")
+    assert answer.refusal == (405, "METHOD_NOT_ALLOWED")
 
 
 @pytest.mark.parametrize("database", ["", "a/b", "a b", "x" * 65, "é"])
 def test_a_database_with_a_bad_name(caller: Caller, database: str) -> None:
     answer = caller.ask("GET", "/v2/logs", headers={"Indelible-Database": database})
-    assert (answer.status, answer.code) == (400, "BAD_REQUEST")
+    assert answer.refusal == (400, "BAD_REQUEST")
 
 
 def test_databases_are_worlds_of_their_own(caller: Caller, log_name: str) -> None:
     log = caller.make_log(log_name)
     other = {"Indelible-Database": "other"}
     assert caller.ask("GET", log, headers=other).code == "NONEXISTENT_LOG"
-    name = f"/v2/names/{url64(log_name)}?kind=opaque"
+    name = opaque_name(log_name)
     assert caller.ask("GET", name, headers=other).status == 404
     assert caller.ask("PUT", name, {}, headers=other).headers["Location"] != log
 
@@ -233,8 +216,7 @@ V1_BAD = {
 def test_v1_refuses(caller: Caller, verb: str, what: str) -> None:
     body, status, code = V1_BAD[what]
     answer = caller.say(verb, body)
-    assert (answer.status, answer.code) == (status, code)
-    assert {"code", "codeNumber", "message", "details"} <= answer.json.keys()
+    assert answer.refusal == (status, code)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +237,7 @@ def test_v1_diff_refuses(
     caller: Caller, log: str, members: dict[str, object], status: int, code: str
 ) -> None:
     answer = caller.say("diff", {"logName": "the log of the refusals"} | members)
-    assert (answer.status, answer.code) == (status, code)
+    assert answer.refusal == (status, code)
 
 
 LENIENT = [
@@ -273,4 +255,4 @@ def test_v1_takes_what_its_tour_writes(caller: Caller, log: str, form: str) -> N
     credentials = json.dumps(caller.authinfo)
     answer = caller.say("diff", form.format(a=credentials, n="the log of the refusals"))
     assert answer.status == 200, answer.body
-    assert answer.json["toVersion"] == 1
+    assert answer.content["toVersion"] == 1
