@@ -454,8 +454,10 @@ def control_commands(records: Sequence[ControlRecord]) -> list[Command]:
     return [Command(Op.CONTROL, b"", b"", record.data) for record in records]
 
 
-def read_control(commands: Sequence[Command], *, head: bytes = _ZERO32) -> list[ControlRecord]:
-    """The records of a control commit, checked to be linked behind `head`.
+def read_control(
+    commands: Sequence[Command], *, head: bytes | None = _ZERO32
+) -> list[ControlRecord]:
+    """The records of a control commit, checked to be linked behind `head` (None: behind any).
 
     Raises:
         ProtocolError: another command among them, too many, or a broken link.
@@ -469,7 +471,7 @@ def read_control(commands: Sequence[Command], *, head: bytes = _ZERO32) -> list[
         if command.op is not Op.CONTROL or command.token or command.key_ct or command.alts:
             raise ProtocolError(f"command {index}: a bare control record expected")
         record = ControlRecord.decode(command.value)
-        if record.prev != head:
+        if head is not None and record.prev != head:
             raise ProtocolError(f"control record {index} is not linked to the one before it")
         head = record.hash
         records.append(record)

@@ -306,6 +306,9 @@ def test_a_control_chain_reads_only_in_its_order(bodies: list[Any], head: bytes)
     if len(linked) > 1:
         with pytest.raises(ProtocolError, match="not linked"):
             records.read_control(linked[1:], head=head)
+        with pytest.raises(ProtocolError, match="not linked"):
+            records.read_control([linked[1], linked[0]], head=None)
+    assert records.read_control(linked, head=None) == list(chain)
 
 
 def test_a_control_commit_holds_one_to_sixteen_bare_records() -> None:

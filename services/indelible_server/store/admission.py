@@ -39,6 +39,10 @@ from indelible_protocol.signing import SignedCommit, read_body, verify_card, ver
 
 from indelible_server.store.errors import Refusal
 
+# A `ctl_seq` that no log has: what is not linked to the log's last control record is stale, or is
+# that very record sent again, and only the commit function knows what it has answered.
+_NOT_LINKED = -1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogIdentity:
@@ -109,7 +113,7 @@ def admit_sealed(log: LogIdentity, commit: SignedCommit, ctl_head: bytes) -> Adm
     commands = [piece.command for piece in located]
     records: list[ControlRecord] = []
     if header.kind is CommitKind.CONTROL:
-        records = read_control(commands, head=ctl_head)
+        records = read_control(commands, head=None)
         _check_control(records)
     else:
         check_data_commands(commands, LogKind.SEALED)
@@ -123,7 +127,7 @@ def admit_sealed(log: LogIdentity, commit: SignedCommit, ctl_head: bytes) -> Adm
             writer_chain=header.writer + header.chain,
             seq=header.seq,
             control=bool(records),
-            ctl_seq=header.ctl_seq,
+            ctl_seq=_NOT_LINKED if records and records[0].prev != ctl_head else header.ctl_seq,
             epoch=epoch,
             next_epoch=(epochs[-1].generation, epochs[-1].epoch) if epochs else epoch,
             expect_version=header.expect_version,
