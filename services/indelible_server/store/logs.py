@@ -270,12 +270,13 @@ class Logs:
         word, rest = await functions.call(
             self._redis, "create", [keys.of_log(made.log_id).meta], flat
         )
+        if word == "created":
+            return
+        there = await self.identify(scope.tenant, made.log_id)
+        if there.database != scope.database or there.name != token:
+            raise ProtocolError("this genesis has made a log under another name already")
         if word == "deleted":
             raise replaced(int(rest[0]))
-        if word == "exists":
-            there = await self.identify(scope.tenant, made.log_id)
-            if there.database != scope.database or there.name != token:
-                raise ProtocolError("this genesis has made a log under another name already")
 
     async def _list(self, scope: Scope, description: LogDescription) -> None:
         identity = description.identity
