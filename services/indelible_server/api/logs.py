@@ -1,6 +1,8 @@
 """Handlers of the native API that make, list, describe and delete logs, and commit to them."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
 from aiohttp import web
 from indelible_protocol import limits, messages, paths
@@ -34,6 +36,11 @@ _CONFLICTS = {
     ErrorCode.NONEXISTENT_VALUE,
     ErrorCode.UNEXPECTED_ENTRY,
 }
+_TAKES = {
+    LogKind.SEALED: "signed commits of its owner",
+    LogKind.OPAQUE: "commands in clear: {commands, source}",
+}
+_C = TypeVar("_C", messages.Commit, messages.PlainCommit)
 _VISIBLE_ASCII = frozenset(map(chr, range(0x21, 0x7F)))
 
 
@@ -158,14 +165,32 @@ async def _admitted(
         key = header(request, "Idempotency-Key")
         if key is not None:
             _check_idempotency_key(key)
-        plain = messages.decode(data, messages.PlainCommit, form)
+        plain = _decoded(data, messages.PlainCommit, form, LogKind.OPAQUE)
         commands = [_command(i, command) for i, command in enumerate(plain.commands)]
         return admit_opaque(identity, commands, plain.source.encode(), key)
-    signed = _signed(messages.decode(data, messages.Commit, form))
+    signed = _signed(_decoded(data, messages.Commit, form, LogKind.SEALED))
     head = b""
     if Header.decode(signed.header).kind is CommitKind.CONTROL:
         head = await services.logs.control_head(identity)
     return admit_sealed(identity, signed, head)
+
+
+def _decoded(data: bytes, kind: type[_C], form: messages.Form, log_kind: LogKind) -> _C:
+    """
+    Raises:
+        Refusal: WRONG_LOG_KIND for a message that is right, and for a log of the other kind.
+        ProtocolError: it is neither.
+    """
+    try:
+        return messages.decode(data, kind, form)
+    except ProtocolError:
+        other = messages.Commit if kind is messages.PlainCommit else messages.PlainCommit
+        with suppress(ProtocolError):
+            messages.decode(data, other, form)
+            word, takes = _KIND_WORDS[log_kind], _TAKES[log_kind]
+            reason = f"this log is {word}: it takes {takes}"
+            raise Refusal(ErrorCode.WRONG_LOG_KIND, reason) from None
+        raise
 
 
 def _check_idempotency_key(key: str) -> None:
