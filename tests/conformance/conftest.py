@@ -136,6 +136,15 @@ def caller(target: Target) -> Iterator[Caller]:
     asking.close()
 
 
+@pytest.fixture(scope="session")
+def stranger(target: Target) -> Iterator[Caller]:
+    if target.stranger is None:
+        pytest.skip("no --stranger-credentials")
+    asking = Caller(target, by=target.stranger)
+    yield asking
+    asking.close()
+
+
 @pytest.fixture
 def log_name(request: pytest.FixtureRequest) -> str:
     """A name that no other case uses; as long as a service lives, it may hold what was there."""

@@ -99,16 +99,21 @@ class Caller:
         apikey: str | None = None,
         form: str = JSON,
     ) -> Answer:
-        """`body` is bytes as they are, or something to be encoded; an empty `apikey` sends none."""
+        """`body` is bytes as they are, or something to be encoded; an empty `apikey` sends none.
+
+        The answer is asked for in the same `form`.
+        """
         sent = dict(headers or {})
         key = self.by.apikey if apikey is None else apikey
         if key:
             sent.setdefault("Authorization", f"Bearer {key}")
         data = body
         if body is not None and not isinstance(body, bytes):
-            data = msgpack.packb(body) if form == MSGPACK else json.dumps(body).encode()
+            data = msgpack.packb(body) if form == MSGPACK else to_json(body).encode()
         if data is not None:
             sent.setdefault("Content-Type", form)
+        elif form != JSON:
+            sent.setdefault("Accept", form)
         answer = self._exchange(method, path, data, sent)
         check_manners(method, path, answer)
         return answer
@@ -146,13 +151,13 @@ class Caller:
     def say(self, verb: str, body: str | bytes | Mapping[str, Any], **headers: str) -> Answer:
         """A request of the original protocol; a mapping gets the credentials."""
         if isinstance(body, Mapping):
-            body = json.dumps({"authinfo": self.authinfo, **body})
+            body = to_json({"authinfo": self.authinfo, **body})
         data = body.encode() if isinstance(body, str) else body
         return self.ask("POST", f"/v1/log/{verb}", data, apikey="", headers=headers)
 
     def say_update(self, name: str, *commands: Mapping[str, Any]) -> Answer:
         header = {"authinfo": self.authinfo, "logName": name}
-        return self.say("update", "".join(map(json.dumps, (header, *commands))))
+        return self.say("update", "".join(map(to_json, (header, *commands))))
 
     @property
     def authinfo(self) -> dict[str, str]:
@@ -191,8 +196,18 @@ def check_problem(path: str, answer: Answer) -> None:
         assert problem["details"]["current_version"] == answer.version
 
 
+def to_json(value: Any) -> str:
+    """Bytes as base64, as both protocols want them."""
+    return json.dumps(value, default=b64)
+
+
 def b64(text: str | bytes) -> str:
     return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()
+
+
+def blob(held: str | bytes) -> bytes:
+    """The bytes that an answer's member stands for, in either form."""
+    return held if isinstance(held, bytes) else base64.b64decode(held, validate=True)
 
 
 def url64(text: str | bytes) -> str:
@@ -204,5 +219,11 @@ def opaque_name(name: str | bytes) -> str:
     return f"/v2/names/{url64(name)}?kind=opaque"
 
 
-def upsert(key: str, value: str) -> dict[str, str]:
-    return {"type": "Upsert", "key": b64(key), "value": b64(value)}
+def plain(kind: str, key: str, value: str | None = None) -> dict[str, str | bytes]:
+    """A command on a key of an opaque log."""
+    made: dict[str, str | bytes] = {"type": kind, "key": key.encode()}
+    return made if value is None else made | {"value": value.encode()}
+
+
+def upsert(key: str, value: str) -> dict[str, str | bytes]:
+    return plain("Upsert", key, value)

@@ -1,16 +1,36 @@
-"""The log that reading cases are about: its commits, and what must be read from it.
+"""What is right, written out by hand: what commands do, and what a log with a past reads as."""
 
-Keys a, b, c over four versions; written out by hand, so that no code decides what is right.
-"""
-
-from tests.conformance.http import b64, upsert
+# A key holds the value "1", which commands name, or another, or nothing.
+STATES = {"absent": None, "same": "1", "other": "2"}
+# (command, state of the key) → by how much the version rises, or the code of its refusal
+EFFECTS: dict[tuple[str, str], int | str] = {
+    ("Upsert", "absent"): 1,
+    ("Upsert", "same"): 0,
+    ("Upsert", "other"): 1,
+    ("Insert", "absent"): 1,
+    ("Insert", "same"): 0,
+    ("Insert", "other"): "UNEXPECTED_VALUE",
+    ("Update", "absent"): "NONEXISTENT_VALUE",
+    ("Update", "same"): 0,
+    ("Update", "other"): 1,
+    ("Remove", "absent"): 0,
+    ("Remove", "same"): 1,
+    ("Remove", "other"): 0,
+    ("Delete", "absent"): 0,
+    ("Delete", "same"): 1,
+    ("Delete", "other"): 1,
+    ("ExpectAbsent", "absent"): 0,
+    ("ExpectAbsent", "same"): "UNEXPECTED_VALUE",
+    ("ExpectAbsent", "other"): "UNEXPECTED_VALUE",
+}
+WITH_VALUE = ("Upsert", "Insert", "Update", "Remove")
 
 NAME = "the log of the reading cases"
 COMMITS = (
-    (upsert("a", "1"), upsert("b", "1")),
-    (upsert("a", "2"),),
-    ({"type": "Delete", "key": b64("b")}, upsert("c", "1")),
-    (upsert("a", "1"),),
+    (("Upsert", "a", "1"), ("Upsert", "b", "1")),
+    (("Upsert", "a", "2"),),
+    (("Delete", "b"), ("Upsert", "c", "1")),
+    (("Upsert", "a", "1"),),
 )
 # version → key → (value, the version that introduced it)
 CONTENTS: tuple[dict[str, tuple[str, int]], ...] = (

@@ -1,12 +1,11 @@
 """Reads of a log with a known past, natively and through the original protocol."""
 
-import base64
 import itertools
 from typing import Any
 
 import pytest
 
-from tests.conformance.http import Caller, b64, url64
+from tests.conformance.http import Caller, b64, blob, plain, url64
 from tests.conformance.model import COMMITS, CONTENTS, HEAD, HISTORIES, NAME, net
 
 VERSIONS = range(HEAD + 1)
@@ -19,16 +18,17 @@ def log(caller: Caller) -> str:
     path = caller.make_log(NAME)
     if caller.ask("GET", path).content["version"] == 0:
         for commands in COMMITS:
-            assert caller.commit(path, *commands).status == 201
+            made = caller.commit(path, *(plain(*each) for each in commands))
+            assert made.status == 201
     return path
 
 
 def changes_of(page: list[dict[str, Any]]) -> list[tuple[str, str, str, int]]:
-    return [(c["op"], plain(c["key"]), plain(c["value"]), c["version"]) for c in page]
+    return [(c["op"], text(c["key"]), text(c["value"]), c["version"]) for c in page]
 
 
-def plain(text: str) -> str:
-    return base64.b64decode(text).decode()
+def text(held: str) -> str:
+    return blob(held).decode()
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -77,6 +77,33 @@ def test_pages_of_a_diff_are_the_diff(
     assert all(len(page) == limit for page in pages[:-1])
 
 
+SAME = ["", "from=1", "to=4", "order=key", "from=1&to=4&order=key&limit=1"]
+OTHER = ["from=0", "to=3", "order=command", "from=4&to=1"]
+
+
+@pytest.mark.parametrize(
+    ("query", "taken"), [(q, True) for q in SAME] + [(q, False) for q in OTHER]
+)
+def test_a_cursor_stands_with_its_own_parameters(
+    caller: Caller, log: str, query: str, taken: bool
+) -> None:
+    first = caller.ask("GET", f"{log}/diff?from=1&to=4&order=key&limit=1").content
+    answer = caller.ask("GET", f"{log}/diff?cursor={first['cursor']}&{query}".rstrip("&"))
+    assert answer.status == 200 if taken else answer.refusal == (400, "BAD_CURSOR")
+
+
+@pytest.mark.parametrize("where", ["versions", "entries/YQ/history", "another log", "altered"])
+def test_a_cursor_has_one_place(caller: Caller, log: str, log_name: str, where: str) -> None:
+    cursor = caller.ask("GET", f"{log}/diff?limit=1").content["cursor"]
+    path = f"{log}/{where}"
+    if where == "another log":
+        path = caller.make_log(log_name) + "/diff"
+    elif where == "altered":
+        path = f"{log}/diff"
+        cursor = cursor[:-6] + ("A" if cursor[-6] != "A" else "B") + cursor[-5:]
+    assert caller.ask("GET", f"{path}?cursor={cursor}").refusal == (400, "BAD_CURSOR")
+
+
 @pytest.mark.parametrize("key", ["a", "b", "c", "d"])
 @pytest.mark.parametrize("at", [*VERSIONS, None])
 def test_an_entry_at_any_version(caller: Caller, log: str, key: str, at: int | None) -> None:
@@ -103,7 +130,7 @@ def test_many_entries_of_one_version(caller: Caller, log: str, at: int | None) -
     answer = caller.ask("POST", f"{log}/entries:batchGet", body)
     held = CONTENTS[HEAD if at is None else at]
     assert answer.content["version"] == (HEAD if at is None else at)
-    assert [plain(e["key"]) for e in answer.content["entries"]] == [k for k in asked if k in held]
+    assert [text(e["key"]) for e in answer.content["entries"]] == [k for k in asked if k in held]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 50])
@@ -113,7 +140,7 @@ def test_a_history_page_by_page(caller: Caller, log: str, key: str, limit: int) 
     while True:
         query = f"limit={limit}" + (f"&cursor={cursor}" if cursor else "")
         page = caller.ask("GET", f"{log}/entries/{url64(key)}/history?{query}").content
-        steps += [(c["op"], c["version"], plain(c["value"])) for c in page["changes"]]
+        steps += [(c["op"], c["version"], text(c["value"])) for c in page["changes"]]
         cursor = page["cursor"]
         if cursor is None:
             break
@@ -157,8 +184,8 @@ def test_v1_diff_of_any_two_versions(
     page = [
         (
             c["change"].lower(),
-            plain(c["entry"]["key"]),
-            plain(c["entry"]["value"]),
+            text(c["entry"]["key"]),
+            text(c["entry"]["value"]),
             c["version"],
         )
         for c in answer.content["page"]

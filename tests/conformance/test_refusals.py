@@ -1,11 +1,10 @@
 """Requests that are refused: with which status, code and words."""
 
-import json
 from typing import Any
 
 import pytest
 
-from tests.conformance.http import Caller, b64, opaque_name, upsert, url64
+from tests.conformance.http import Caller, b64, opaque_name, to_json, upsert, url64
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +115,7 @@ def test_a_commit_that_is_not_as_it_should_be(
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/cbor", ""]
 )
 def test_another_content_type_is_not_read(caller: Caller, log: str, content_type: str) -> None:
-    body = json.dumps({"commands": [upsert("x", "1")]}).encode()
+    body = to_json({"commands": [upsert("x", "1")]}).encode()
     answer = caller.ask("POST", f"{log}/commits", body, headers={"Content-Type": content_type})
     assert answer.refusal == (415, "UNSUPPORTED_MEDIA")
 
@@ -252,7 +251,7 @@ LENIENT = [
 
 @pytest.mark.parametrize("form", LENIENT)
 def test_v1_takes_what_its_tour_writes(caller: Caller, log: str, form: str) -> None:
-    credentials = json.dumps(caller.authinfo)
+    credentials = to_json(caller.authinfo)
     answer = caller.say("diff", form.format(a=credentials, n="the log of the refusals"))
     assert answer.status == 200, answer.body
     assert answer.content["toVersion"] == 1
