@@ -3,24 +3,20 @@
 The environment says where: the factory reads nothing else.
 """
 
-import asyncio
 import base64
 import os
 import uuid
 
 import pytest
 
-from tests.support.service import Service, make_tenant, store_of
-
-
-async def _tenant(service: Service) -> tuple[str, str]:
-    return await make_tenant(*await store_of(service))
+from tests.eventsourcing.factories import tenant_of
+from tests.support.service import Service
 
 
 @pytest.fixture(scope="session")
 def variables(shared_service: Service) -> dict[str, str]:
     """A profile, as the environment spells it."""
-    customer_id, apikey = asyncio.run(_tenant(shared_service))
+    customer_id, apikey = tenant_of(shared_service)
     return {
         "PERSISTENCE_MODULE": "indelible.eventsourcing",
         "INDELIBLE_ENDPOINT_URL": shared_service.url,

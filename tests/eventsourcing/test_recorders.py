@@ -2,9 +2,7 @@
 
 import os
 from typing import Any
-from unittest import TestCase
 
-from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.tests import persistence as suite
 from eventsourcing.utils import Environment
 from indelible.eventsourcing import (
@@ -15,13 +13,7 @@ from indelible.eventsourcing import (
     IndelibleTrackingRecorder,
 )
 
-
-def factory_for(test: TestCase) -> Factory:
-    """Closed when the test ends."""
-    factory: Any = InfrastructureFactory.construct(Environment("Shop", os.environ))
-    assert isinstance(factory, Factory)
-    test.addCleanup(factory.close)
-    return factory
+from tests.eventsourcing.factories import factory_for
 
 
 class TestAggregateRecorder(suite.AggregateRecorderTestCase):

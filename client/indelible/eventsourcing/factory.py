@@ -9,16 +9,13 @@ names of the logs; knows nothing of what is in them.
 from dataclasses import fields
 from typing import TypeVar
 
-from eventsourcing.persistence import (
-    InfrastructureFactory,
-    TrackingRecorder,
-)
+from eventsourcing.persistence import InfrastructureFactory, TrackingRecorder
 from eventsourcing.utils import Environment, EnvType, resolve_topic, strtobool
 
 from indelible.blocking import Client, Log
 from indelible.client import TIMEOUT_SECONDS
 from indelible.config import PROFILE_VARIABLE, Profile
-from indelible.errors import ConfigError
+from indelible.errors import ConfigError, RequestError
 from indelible.eventsourcing.failures import translated
 from indelible.eventsourcing.recorders import (
     IndelibleAggregateRecorder,
@@ -59,7 +56,7 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
                 ca_file=self.env.get(self.CA_FILE),
                 allow_plain_http=strtobool(self.env.get(self.ALLOW_PLAIN_HTTP, "no")),
             )
-        except (ConfigError, ValueError) as error:
+        except (ConfigError, RequestError, ValueError) as error:
             raise OSError(str(error)) from error
         self._logs: dict[str, Log] = {}
 

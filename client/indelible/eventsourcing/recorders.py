@@ -18,6 +18,7 @@ from eventsourcing.persistence import (
     AggregateRecorder,
     ApplicationRecorder,
     IntegrityError,
+    InternalError,
     Notification,
     ProcessRecorder,
     Recorder,
@@ -86,6 +87,8 @@ class IndelibleAggregateRecorder(IndelibleRecorder, AggregateRecorder):
             versions = list(islice(selected, limit))
             keys = [entries.event_key(originator_id, version) for version in versions]
             values = self.log.get_many(keys)
+        if len(values) != len(keys):
+            raise InternalError(f"events of {originator_id} are missing that should be there")
         return [
             entries.stored_event(originator_id, version, values[key])
             for version, key in zip(versions, keys, strict=True)
@@ -224,6 +227,8 @@ class IndelibleProcessRecorder(
             return super()._insert_events(stored_events)
 
         def decide(transaction: Transaction) -> Sequence[int]:
+            followed = entries.tracking_key(tracking.application_name)
+            transaction.get_many([followed, *_decisive(stored_events)])  # in one request
             self.track(transaction, tracking)
             return _add(transaction, stored_events)
 
@@ -238,21 +243,29 @@ def _add(transaction: Transaction, events: Sequence[StoredEvent]) -> Sequence[in
     """
     if not events:
         return []
-    keys = {event.originator_id: entries.versions_key(event.originator_id) for event in events}
-    held = transaction.get_many([entries.COUNT, *keys.values()])
-    runs = {each: entries.runs_of(held.get(key)) for each, key in keys.items()}
+    held = transaction.get_many(_decisive(events))
     first_id = held.get(entries.COUNT, 0) + 1
     ids = range(first_id, first_id + len(events))
+    runs: dict[entries.Key, entries.Runs] = {}
     for notification_id, event in zip(ids, events, strict=True):
         originator_id, version = event.originator_id, event.originator_version
-        if entries.holds(runs[originator_id], version):
+        key = entries.versions_key(originator_id)
+        before = runs[key] if key in runs else entries.runs_of(held.get(key))
+        if entries.holds(before, version):
             raise IntegrityError(f"event {version} of {originator_id} is recorded already")
-        runs[originator_id] = entries.with_version(runs[originator_id], version)
+        runs[key] = entries.with_version(before, version)
         value = entries.event_value(event, notification_id)
         transaction.set(entries.event_key(originator_id, version), value)
-    for originator_id, key in keys.items():
-        transaction.set(key, entries.runs_value(runs[originator_id]))
+    for key, after in runs.items():
+        transaction.set(key, entries.runs_value(after))
     for mark in entries.marked(ids[0], ids[-1]):
         transaction.set(mark, first_id)
     transaction.set(entries.COUNT, ids[-1])
     return list(ids)
+
+
+def _decisive(events: Sequence[StoredEvent]) -> list[entries.Key]:
+    """What is read to decide whether `events` may be added, and under which ids."""
+    if not events:
+        return []
+    return [entries.COUNT, *{entries.versions_key(event.originator_id) for event in events}]
