@@ -2,8 +2,10 @@
 
 Optimistic: nobody is ever locked out. A transaction reads at one version and commits on
 condition that the log is still at it. The answer to a conflict tells what the keys that it
-wrote hold now, so that a loser tries again without reading them. Transactions of one log in
-one process take turns, so that they do not beat each other.
+wrote hold now, so that a loser tries again at once, without reading them. Who lost more often
+waits a while, and reads anew: what was told before the wait is no longer so where others
+write all the time. Transactions of one log in one process take turns, so that they do not
+beat each other.
 """
 
 import asyncio
@@ -27,6 +29,7 @@ T = TypeVar("T")
 
 MAX_ATTEMPTS = 50
 TURN_SECONDS = 1.0
+EAGER_ATTEMPTS = 2  # after a conflict, with what its answer told
 _BACKOFF = Backoff(first_seconds=0.004, most_seconds=2.0)
 _ABSENT = object()
 
@@ -142,12 +145,14 @@ class AsyncTransaction:
             return None
 
     async def _begin_again(self, conflict: ConflictError) -> None:
-        await asyncio.sleep(_BACKOFF.delay_seconds(self._failures))
         written = list(self._writes)
         self._known.clear()
         self._writes.clear()
-        self._version = conflict.current_version
-        if conflict.sealed is not None:
+        self._version = None
+        if self._failures > EAGER_ATTEMPTS:
+            await asyncio.sleep(_BACKOFF.delay_seconds(self._failures - EAGER_ATTEMPTS))
+        elif conflict.sealed is not None:
+            self._version = conflict.current_version
             await self._learn(written, list(conflict.sealed))
 
 
