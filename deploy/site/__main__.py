@@ -18,6 +18,7 @@ PAGES = {  # where it stands: its page, its title in the navigation
     "README.md": ("index.md", "Start"),
     "client/GUIDE.md": ("guide.md", "Guide"),
     "client/COMMANDS.md": ("commands.md", "Command line"),
+    "client/EVENTSOURCING.md": ("eventsourcing.md", "Event sourcing"),
     "client/PROTOCOL.md": ("protocol.md", "Protocol"),
     "services/DESIGN.md": ("design.md", "Design"),
     "deploy/RUNBOOK.md": ("runbook.md", "Runbook"),

@@ -1,16 +1,20 @@
-"""What two writers must not break: the rival always comes between the reading and the commit."""
+"""What writers must not break: a rival between the reading and the commit, crowds, kills."""
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from eventsourcing.persistence import IntegrityError, StoredEvent, Tracking
+from eventsourcing.persistence import IntegrityError, OperationalError, StoredEvent, Tracking
 from indelible import Transaction
 from indelible.eventsourcing import Factory, IndelibleProcessRecorder
 
-from tests.eventsourcing.factories import make_factory
+from tests.eventsourcing.factories import make_factory, tenant_of
+from tests.support.service import StartService
 
 
 def event(originator_id: UUID, version: int = 1, state: bytes = b"state") -> StoredEvent:
@@ -126,3 +130,63 @@ def test_of_many_writers_of_one_version_exactly_one_wins(factories: list[Factory
     assert [each.id for each in found] == [*range(1, 16)]
     for each in found:
         assert each.originator_version in wins[each.state[0]]
+
+
+def test_kills_of_the_service_lose_nothing_and_double_nothing(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    service = start_service("all", "--data", str(tmp_path / "data"))
+    customer_id, apikey = tenant_of(service)
+    where = {
+        "INDELIBLE_ENDPOINT_URL": service.url,
+        "INDELIBLE_CUSTOMER_ID": customer_id,
+        "INDELIBLE_APIKEY": apikey,
+        "INDELIBLE_TIMEOUT_SECONDS": "0.5",  # so that some outcomes stay unknown
+    }
+    enough = Event()
+    recorded: list[list[StoredEvent]] = [[], [], []]
+
+    def write(writer: int) -> None:
+        """Records events until it is enough; `recorded` has what this writer knows is in."""
+        factory = make_factory(**where)
+        recorder = factory.process_recorder()
+        while not enough.is_set():
+            number = len(recorded[writer]) + 1
+            written = event(uuid4(), number, bytes([writer]))
+            while True:
+                try:
+                    recorder.insert_events(
+                        [written], tracking=Tracking(f"upstream{writer}", number)
+                    )
+                except OperationalError:
+                    continue
+                except IntegrityError:  # it was in: nobody else writes this event
+                    assert recorder.select_events(written.originator_id) == [written]
+                recorded[writer].append(written)
+                break
+        factory.close()
+
+    with ThreadPoolExecutor(3) as pool:
+        writing = [pool.submit(write, writer) for writer in range(3)]
+        try:
+            for least in (5, 10, 15):
+                deadline = time.monotonic() + 30.0
+                while min(map(len, recorded)) < least and time.monotonic() < deadline:
+                    time.sleep(0.005)
+                service.kill()
+                service.start()
+        finally:
+            enough.set()
+        for each in writing:
+            each.result()
+    factory = make_factory(**{**where, "INDELIBLE_TIMEOUT_SECONDS": "30"})
+    recorder = factory.process_recorder()
+    found = recorder.select_notifications(1, 100_000)
+    assert [each.id for each in found] == [*range(1, sum(map(len, recorded)) + 1)]
+    for writer, events in enumerate(recorded):
+        assert len(events) >= 15
+        assert recorder.max_tracking_id(f"upstream{writer}") == len(events)
+        assert [each.originator_id for each in found if each.state == bytes([writer])] == [
+            each.originator_id for each in events
+        ]
+    factory.close()
