@@ -380,6 +380,30 @@ def test_follow_prints_each_diff_as_it_comes_and_ends_well_on_interrupt(
     assert (follower.returncode, out, err) == (0, "", "")
 
 
+def test_follow_prints_the_logs_of_a_group_and_those_that_come_and_go(
+    cli: Cli, profile_file: Path
+) -> None:
+    cli("create", "old", "--group", "orders")
+    cli("set", "old", "a", "1")
+    follower = process(["follow", "--group", "orders", "--since", "v0"], profile_file)
+    assert follower.stdout is not None
+    assert follower.stderr is not None
+    assert follower.stdout.readline() == "old  v0..v1\n"
+    assert follower.stdout.readline() == "old  + a\t1\n"
+    cli("create", "new", "--group", "orders")
+    cli("set", "new", "b", "2")
+    assert follower.stdout.readline() == "new  v0..v1\n"
+    assert follower.stdout.readline() == "new  + b\t2\n"
+    cli("drop", "new", "--yes")
+    assert follower.stderr.readline() == "-- new was dropped --\n"
+    follower.send_signal(signal.SIGINT)
+    assert follower.communicate(timeout=20) == ("", "")
+    assert follower.returncode == 0
+    done = cli("follow", "config", "--group", "orders")
+    assert done.code == 2
+    assert "--group goes with --since v0" in done.err
+
+
 def test_follow_says_when_the_connection_is_lost_and_back(
     start_service: StartService, tmp_path: Path
 ) -> None:

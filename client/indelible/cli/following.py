@@ -20,7 +20,7 @@ from indelible.cli.options import AT_LEAST_0, DEFAULT, Common, flag
 from indelible.cli.output import PREFIX_STYLES, Output, moment
 from indelible.cli.reading import change_line, change_members
 from indelible.cli.sessions import async_client_of, modes_of
-from indelible.cli.values import age_seconds, log_name, one_version
+from indelible.cli.values import age_seconds, log_name, name_text, one_version
 from indelible.errors import RequestError
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ def follow(
             validator=AT_LEAST_0,
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        Parameter(help="Follow the logs of this group, and those that are made in it later."),
+    ] = None,
     once: Annotated[bool, flag("End after one diff of each log.")] = False,
     timestamps: Annotated[bool, flag("Say when each diff came.")] = False,
     common: Common = DEFAULT,
@@ -54,11 +58,17 @@ def follow(
     logs
         LOG [LOG ...]; of several, each line begins with the log's name.
     """
-    if not logs:
-        raise RequestError("which LOG?")
     if since is not None and count is not None:
         raise RequestError("--since and --count both say where to begin: give one of them")
     output = Output(common)
+    if group is not None:
+        if logs or count is not None or since not in (None, "v0") or once:
+            raise RequestError("--group goes with --since v0, --timestamps and nothing else")
+        with suppress(KeyboardInterrupt):
+            asyncio.run(_follow_group(group, common, output, since is not None, timestamps))
+        return
+    if not logs:
+        raise RequestError("which LOG?")
     with suppress(KeyboardInterrupt):
         asyncio.run(
             _follow(
@@ -90,6 +100,25 @@ async def _follow(
                         tasks.create_task(_print_diffs(log, await start(log), printer, once))
             except ExceptionGroup as group:
                 raise _first_of(group) from None
+
+
+async def _follow_group(
+    group: str, common: Common, output: Output, from_start: bool, timestamps: bool
+) -> None:
+    printers: dict[str, _Printer] = {}
+    styles = cycle(PREFIX_STYLES)
+    with _ConnectionNotes(output):
+        async with async_client_of(common) as client:
+            moves = client.follow_group(group, from_start=from_start)
+            async with aclosing(moves):
+                async for log, diff in moves:
+                    name = name_text(log.name)
+                    if diff is None:
+                        output.note(f"-- {name} was dropped --")
+                        continue
+                    if log.log_id not in printers:
+                        printers[log.log_id] = _Printer(output, log, name, next(styles), timestamps)
+                    printers[log.log_id].print(diff)
 
 
 def _first_of(group: ExceptionGroup[Exception]) -> Exception:
