@@ -18,7 +18,9 @@ class TestExampleApplication(application.ExampleApplicationTestCase):
 
 @pytest.mark.filterwarnings("default:'log' is deprecated:DeprecationWarning")  # it looks for it
 class TestApplication(application.ApplicationTestCase):
-    pass
+    @pytest.mark.torture  # a hundred threads on one aggregate; the blocking one is run always
+    def test_check_aggregate_fastforwarding_nonblocking(self) -> None:
+        super().test_check_aggregate_fastforwarding_nonblocking()
 
 
 class EventCounters(IndelibleTrackingRecorder, projection.EventCountersView):

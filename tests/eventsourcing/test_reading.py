@@ -158,7 +158,7 @@ def test_an_originator_that_is_too_long_for_a_key_is_refused(
         recorder.insert_events([StoredEvent("x" * 1_025, 1, "topic", b"")])
 
 
-@pytest.mark.parametrize("claimed", [[2, 4], [2, 2], [2, 1], [2]], ids=str)
+@pytest.mark.parametrize("claimed", [[3], [2, 4], [2, 2], [2, 1], [2]], ids=str)
 def test_notifications_that_do_not_rise_by_one_are_noticed(
     recorder: IndelibleApplicationRecorder, claimed: list[int]
 ) -> None:

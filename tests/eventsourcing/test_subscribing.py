@@ -75,6 +75,7 @@ def test_a_subscription_passes_over_what_it_did_not_ask_for(
         waits(subscription)
         recorder.insert_events([event("wanted"), event("wanted"), event("other")])
         recorder.insert_tracking(Tracking("upstream", 1))
+        recorder.log.set_many({"a view's own": 1, 7: 1, "": 1})
         recorder.insert_events([event("wanted"), event("other")])
         recorder.insert_events([event("wanted")])
         assert [each.id for each in found.result(DEADLINE_SECONDS)] == [4, 6]

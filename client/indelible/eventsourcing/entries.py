@@ -12,7 +12,7 @@ Keys and values are msgpack. An originator is its UUID's 16 bytes, or its string
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, Final
 from uuid import UUID
@@ -64,9 +64,9 @@ def stored_event(originator_id: UUID | str, version: int, value: list[Any]) -> S
     )
 
 
-def notification(key: Sequence[Any], value: Any) -> Notification | None:
-    """None for an entry that is no event."""
-    if key[0] != "event":
+def notification(key: Any, value: Any) -> Notification | None:
+    """None for an entry that is no event: another of ours, or one of a view's own."""
+    if not isinstance(key, list) or key[0] != "event":
         return None
     _, originator, version = key
     notification_id, topic, state = value

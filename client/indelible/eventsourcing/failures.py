@@ -32,7 +32,7 @@ def translated() -> Iterator[None]:
             outcome too: record the same again; if it was in, that is an IntegrityError.
         DataError: more than one commit holds.
         ProgrammingError: keys that no log can hold, or a call from within an event loop.
-        InternalError: entries that this library did not write, or that the service altered.
+        InternalError: entries that do not open with this profile, or that the service altered.
     """
     try:
         yield
