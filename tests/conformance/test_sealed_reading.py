@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -176,9 +177,12 @@ def test_a_wait_ends_with_the_next_version(
 ) -> None:
     writer = Writer(caller, log_name, form=form)
     writer.found()
-    asleep, others = Caller(target), Caller(target)
     watched = {"logs": [{"log_id": writer.log.log_id, "version": 0}], "wait": 30}
-    with ThreadPoolExecutor(2) as threads:
+    with (
+        closing(Caller(target)) as asleep,
+        closing(Caller(target)) as others,
+        ThreadPoolExecutor(2) as threads,
+    ):
         diff = threads.submit(asleep.ask, "GET", f"{writer.path}/diff?from=0&wait=30", form=form)
         moved = threads.submit(others.ask, "POST", "/v2/wait", watched, form=form)
         time.sleep(0.1)
@@ -186,8 +190,6 @@ def test_a_wait_ends_with_the_next_version(
         assert changes_of(diff.result(30).content["changes"]) == [("add", "a", "1", 1)]
         (log,) = moved.result(30).content["moved"]
     assert (blob(log["log_id"]), log["version"]) == (writer.log.log_id, 1)
-    asleep.close()
-    others.close()
 
 
 def test_a_wait_without_news_ends_empty(caller: Caller, log_name: str) -> None:

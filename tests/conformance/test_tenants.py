@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -97,7 +98,30 @@ class TestStranger:
     ) -> None:
         ids = [caller.ask("GET", path).content["log_id"] for path in (log, sealed.path)]
         body = {"logs": [{"log_id": log_id, "version": 0} for log_id in ids], "wait": 30}
-        assert stranger.ask("POST", "/v2/wait", body).content == {"moved": [], "gone": ids}
+        told = stranger.ask("POST", "/v2/wait", body).content
+        assert (told["moved"], told["gone"]) == ([], ids)
+
+    def test_waits_for_groups_of_his_own(
+        self, caller: Caller, stranger: Caller, log_name: str
+    ) -> None:
+        group = f"g{time.time_ns()}"
+        caller.make_log(log_name, group=group)
+        listing = stranger.ask("GET", f"/v2/logs?group={group}").content
+        assert listing["logs"] == []
+        body = {"groups": [{"group": group, "version": listing["version"]}], "wait": 0.05}
+        assert stranger.ask("POST", "/v2/wait", body).content["groups"] == []
+
+    def test_has_no_use_for_a_watch(self, target: Target, stranger: Caller, log: str) -> None:
+        """Asked of the process that keeps it, which its tenant finds by asking each in turn."""
+        with closing(Caller(target)) as mine:
+            held = mine.ask("GET", log).content
+            told = {"logs": [{"log_id": held["log_id"], "version": held["version"]}], "keep": True}
+            watch = mine.ask("POST", "/v2/wait", told | {"wait": 0}).content["watch"]
+            asked = {"watch": watch, "wait": 0}
+            for _ in target.urls:
+                answer = stranger.ask("POST", "/v2/wait", asked)
+                assert answer.refusal == (400, "BAD_CURSOR")
+            assert 200 in {mine.ask("POST", "/v2/wait", asked).status for _ in target.urls}
 
     def test_has_names_of_his_own(self, caller: Caller, stranger: Caller, log_name: str) -> None:
         logs = [asking.make_log(log_name) for asking in (caller, stranger)]

@@ -3,17 +3,20 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from tests.conformance.http import Caller, Target, b64, opaque_name, upsert, url64
 
+NOTHING_NEW: dict[str, Any] = {"moved": [], "gone": [], "groups": [], "watch": None}
+
 
 def test_a_wait_ends_with_the_next_version(caller: Caller, target: Target, log_name: str) -> None:
     log = caller.make_log(log_name)
-    asleep = Caller(target)
-    with ThreadPoolExecutor(2) as threads:
+    with closing(Caller(target)) as asleep, ThreadPoolExecutor(2) as threads:
         waiting = threads.submit(asleep.ask, "GET", f"{log}/diff?from=0&wait=30")
         time.sleep(0.1)
         started = time.monotonic()
@@ -21,7 +24,6 @@ def test_a_wait_ends_with_the_next_version(caller: Caller, target: Target, log_n
         answer = waiting.result(30)
     assert time.monotonic() - started < 10
     assert (answer.status, answer.content["to"], len(answer.content["changes"])) == (200, 1, 1)
-    asleep.close()
 
 
 @pytest.mark.parametrize("wait", ["0", "0.05", "0.3"])
@@ -47,14 +49,12 @@ def test_v1_waits_alike(caller: Caller, target: Target, log_name: str) -> None:
     caller.say("create", {"logName": log_name})
     empty = caller.say("diff", {"logName": log_name, "waitSeconds": 1})
     assert (empty.content["page"], empty.content["toVersion"]) == ([], 0)
-    asleep = Caller(target)
-    with ThreadPoolExecutor(2) as threads:
+    with closing(Caller(target)) as asleep, ThreadPoolExecutor(2) as threads:
         waiting = threads.submit(asleep.say, "diff", {"logName": log_name, "waitSeconds": 30})
         time.sleep(0.1)
         log = caller.ask("GET", opaque_name(log_name)).headers["Location"]
         caller.commit(log, upsert("a", "1"))
         assert waiting.result(30).content["toVersion"] == 1
-    asleep.close()
 
 
 def test_one_wait_for_many_logs_tells_those_that_moved(
@@ -64,18 +64,50 @@ def test_one_wait_for_many_logs_tells_those_that_moved(
     ids = [caller.ask("GET", log).content["log_id"] for log in logs]
     watched = [{"log_id": log_id, "version": 0} for log_id in ids]
     nothing = caller.ask("POST", "/v2/wait", {"logs": watched, "wait": 0.05})
-    assert (nothing.status, nothing.content) == (200, {"moved": [], "gone": []})
-    asleep = Caller(target)
-    with ThreadPoolExecutor(2) as threads:
+    assert (nothing.status, nothing.content) == (200, NOTHING_NEW)
+    with closing(Caller(target)) as asleep, ThreadPoolExecutor(2) as threads:
         waiting = threads.submit(asleep.ask, "POST", "/v2/wait", {"logs": watched, "wait": 30})
         time.sleep(0.1)
         caller.commit(logs[1], upsert("a", "1"))
         moved = waiting.result(30).content
-    assert moved == {"moved": [{"log_id": ids[1], "version": 1}], "gone": []}
+    assert moved == NOTHING_NEW | {"moved": [{"log_id": ids[1], "version": 1, "diff": None}]}
     caller.ask("DELETE", logs[2])
     answer = caller.ask("POST", "/v2/wait", {"logs": watched[2:], "wait": 1}).content
-    assert answer["gone"] == [ids[2]]
-    asleep.close()
+    assert answer == NOTHING_NEW | {"gone": [ids[2]]}
+
+
+def test_a_moved_log_comes_with_its_diff(caller: Caller, log_name: str) -> None:
+    log = caller.make_log(log_name)
+    log_id = caller.ask("GET", log).content["log_id"]
+    for value in "12":
+        caller.commit(log, upsert("a", value))
+    body = {"logs": [{"log_id": log_id, "version": 1}], "diffs": True}
+    (moved,) = caller.ask("POST", "/v2/wait", body).content["moved"]
+    assert (moved["log_id"], moved["version"]) == (log_id, 2)
+    assert moved["diff"] == caller.ask("GET", f"{log}/diff?from=1").content
+
+
+def test_a_wait_ends_with_a_log_that_comes_into_a_group(
+    caller: Caller, target: Target, log_name: str
+) -> None:
+    group = f"g{time.time_ns()}"
+    caller.make_log(f"{log_name} 1", group=group)
+    version = caller.ask("GET", f"/v2/logs?group={group}").content["version"]
+    watched = {"groups": [{"group": group, "version": version}]}
+    nothing = caller.ask("POST", "/v2/wait", watched | {"wait": 0.05}).content
+    assert nothing == NOTHING_NEW
+    with closing(Caller(target)) as asleep, ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(asleep.ask, "POST", "/v2/wait", watched | {"wait": 30})
+        time.sleep(0.1)
+        caller.make_log(f"{log_name} 2", group=group)
+        (moved,) = waiting.result(30).content["groups"]
+    assert moved["group"] == group
+    assert moved["version"] != version
+
+
+@pytest.mark.parametrize("watch", ["", "nobody made this", "x" * 500])
+def test_a_watch_that_is_not_kept(caller: Caller, watch: str) -> None:
+    assert caller.ask("POST", "/v2/wait", {"watch": watch}).refusal == (400, "BAD_CURSOR")
 
 
 def test_every_waiter_is_woken(caller: Caller, target: Target, log_name: str) -> None:
