@@ -8,9 +8,11 @@ the same on a bare stream of the engine: XADD and XREAD BLOCK.
 import asyncio
 import gc
 import os
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgpack
 from indelible_protocol import paths
@@ -120,6 +122,55 @@ async def follow(plan: Following) -> Wakes:
     return _wakes(took, spent)
 
 
+async def follow_at_once(plan: Following) -> Wakes:
+    """One follower of all the logs, who says once what it watches; each write is to another log.
+
+    Raises:
+        CheckFailed: as `follow`.
+    """
+    writer, follower = await asking(plan.port), await asking(plan.port)
+    versions = dict(zip(plan.logs, plan.versions, strict=True))
+    took: list[float] = []
+
+    async def wait(logs: Sequence[LogId], watch: str | None, seconds: float) -> HttpAnswer:
+        told = [{"log_id": log, "version": versions[log]} for log in logs]
+        asked = {"logs": told, "watch": watch, "wait": seconds, "keep": True, "diffs": True}
+        body: bytes = msgpack.packb(asked)
+        return await follower.ask(request("POST", paths.WAIT, body=body, apikey=plan.apikey))
+
+    watch = msgpack.unpackb((await wait(plan.logs, None, 0)).body)["watch"]
+    gc.collect()
+    gc.disable()
+    try:
+        before = cpu_seconds(plan.pid)
+        ends = time.perf_counter() + plan.seconds
+        known: list[LogId] = []
+        while time.perf_counter() < ends and len(took) < plan.max_wakes:
+            waiting = asyncio.ensure_future(wait(known, watch, WAIT_SECONDS))
+            await asyncio.sleep(plan.pause_seconds)
+            log = random.choice(plan.logs)
+            key, value = b"key-%d" % versions[log], os.urandom(VALUE_BYTES)
+            commit = commit_request(log, opaque_body([(key, value)]), apikey=plan.apikey)
+            sent = time.perf_counter()
+            acknowledged, woken = await asyncio.wait_for(
+                asyncio.gather(writer.ask(commit), waiting), PATIENCE_SECONDS
+            )
+            took.append(follower.answered_at - sent)
+            versions[log] += 1
+            check(acknowledged[:2] == (201, versions[log]), f"acknowledged: {acknowledged[:2]}")
+            moved = msgpack.unpackb(woken.body)
+            told = [(one["log_id"], one["version"]) for one in moved["moved"]]
+            check(told == [(log, versions[log])], f"{len(told)} logs moved, one expected")
+            _check_added(moved["moved"][0]["diff"], versions[log], key, value)
+            known, watch = [log], moved["watch"]
+        spent = cpu_seconds(plan.pid) - before
+    finally:
+        gc.enable()
+        writer.close()
+        follower.close()
+    return _wakes(took, spent)
+
+
 async def _settle(plan: Following) -> None:
     """Until every follower's request has been read: one more that is answered comes after."""
     last = await asking(plan.port)
@@ -139,7 +190,10 @@ def check_diff(answer: HttpAnswer, version: int, key: bytes, value: bytes) -> No
         CheckFailed: not the diff to `version` that adds this entry and nothing else.
     """
     check(answer.status == 200, f"a waiter was answered with {answer.status}")
-    diff = msgpack.unpackb(answer.body)
+    _check_added(msgpack.unpackb(answer.body), version, key, value)
+
+
+def _check_added(diff: Mapping[str, Any], version: int, key: bytes, value: bytes) -> None:
     added = [(one["op"], one["key"], one["value"], one["version"]) for one in diff["changes"]]
     check(
         (diff["from"], diff["to"], added) == (version - 1, version, [("add", key, value, version)]),

@@ -5,6 +5,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
+
+from indelible_protocol.ids import LogId
 
 from tests.benchmarks import crowds, following
 from tests.benchmarks.crowds import AT_METRICS, AT_PARKED, Crowd, CrowdWrites, Look, Woken, Write
@@ -83,6 +86,48 @@ async def one(scale: Scale) -> list[Row]:
             goal=at_most(3),
             beside={"floor_p99_ms": median(wakes.p99_ms for wakes, _ in pairs)},
         ),
+    ]
+
+
+async def one_of_many(scale: Scale) -> list[Row]:
+    """One client that follows many logs, beside one that follows one of them."""
+    async with stage() as stand:
+        logs = await stand.make_opaque_logs(scale.of(10_000, 300), "many")
+
+        async def sample(function: Any, followed: Sequence[LogId]) -> Wakes:
+            wakes: Wakes = await stand.worker.run(
+                function,
+                Following(
+                    port=stand.port,
+                    apikey=stand.apikey,
+                    logs=followed,
+                    versions=await stand.versions_stored(followed),
+                    pid=stand.api.pid,
+                    seconds=scale.seconds,
+                    max_wakes=MAX_WAKES,
+                    pause_seconds=PAUSE_SECONDS,
+                ),
+            )
+            return wakes
+
+        async def floor(number: int) -> Wakes:
+            return await sample(following.follow, [logs[number]])
+
+        async def ours(number: int) -> Wakes:
+            return await sample(following.follow_at_once, logs)
+
+        pairs = await scale.in_turns("MANY", floor, ours)
+    return [
+        Row(
+            goal_id="MANY",
+            what=f"wake of a follower of {len(logs):,} logs, p50",
+            unit="ms",
+            floor_name="of one log",
+            floor=[wakes.p50_ms for wakes, _ in pairs],
+            ours=[wakes.p50_ms for _, wakes in pairs],
+            goal=at_most(1.5),
+            beside={"server_cpu_us": median(wakes.cpu_us for _, wakes in pairs)},
+        )
     ]
 
 
