@@ -53,10 +53,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         "json"
     )
     max_waiters: Annotated[
-        int, Meta(ge=1, description="long polls that one process holds at most")
+        int, Meta(ge=1, description="long polls and event streams that one process holds at most")
     ] = 20_000
     max_tenant_waiters: Annotated[
-        int, Meta(ge=1, description="long polls that one tenant holds in a process at most")
+        int,
+        Meta(ge=1, description="long polls and event streams of one tenant in a process at most"),
     ] = 15_000
     max_tenant_watched: Annotated[
         int, Meta(ge=1, description="logs and groups that one tenant's waits on many watch at most")

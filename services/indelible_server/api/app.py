@@ -179,7 +179,11 @@ async def _drain(services: Services, runners: list[web.AppRunner]) -> None:
         for site in list(runner.sites):
             await site.stop()
     services.wakeups.drain()
-    late = await services.committer.finish(FINISH_SECONDS)
+    async with asyncio.TaskGroup() as ends:
+        finishing = ends.create_task(services.committer.finish(FINISH_SECONDS))
+        # A closing connection does not wait long for its answer: a thousand ends take longer.
+        ends.create_task(services.waiting.until_nobody(FINISH_SECONDS))
+    late = finishing.result()
     for runner in runners:
         await runner.cleanup()
     log.info("api.drained", unfinished_commits=late)

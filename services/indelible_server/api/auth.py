@@ -37,12 +37,17 @@ class Authenticator:
         Raises:
             Refusal: BAD_API_KEY, with the same words whatever is wrong with it; RATE_LIMITED.
         """
-        credential = await self._credential(apikey)
+        credential = await self.judge(apikey)
         self._rates.take(credential.tenant, credential.quota.requests_per_second)
         await self._turns.take(credential.tenant)
         return credential
 
-    async def _credential(self, apikey: str) -> Credential:
+    async def judge(self, apikey: str) -> Credential:
+        """Whose it is, as of REMEMBERED_SECONDS ago at most; takes no turn and no rate.
+
+        Raises:
+            Refusal: BAD_API_KEY, or the store cannot be asked.
+        """
         if not apikey or len(apikey) > _MAX_KEY_CHARS or not apikey.isascii():
             raise _bad_key()
         digest = sha256(apikey.encode()).digest()

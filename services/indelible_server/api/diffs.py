@@ -1,7 +1,6 @@
 """Handlers of the native API that read: diffs and waits, entries, histories, versions."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from aiohttp import web
 from indelible_protocol import messages
@@ -11,8 +10,9 @@ from msgspec import UNSET
 
 from indelible_server.api.messages import answer, answer_form, read_message
 from indelible_server.api.middlewares import WAITED
+from indelible_server.api.pages import Wanted
 from indelible_server.api.parameters import AT, CURSOR, FROM, LIMIT, ORDER, TO, WAIT, Query
-from indelible_server.api.requests import check_key, key_of, log_of
+from indelible_server.api.requests import check_key, key_of, log_of, place
 from indelible_server.api.services import SERVICES, Services
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.errors import Refusal
@@ -46,77 +46,22 @@ async def diff(request: web.Request) -> web.Response:
         if outcome != "moved":
             return _nothing_new(identity, head, closing=outcome == "draining")
         head = await services.reader.head(identity.log_id)
-    body = await _encoded_diff(request, services, identity, head, asked)
-    return answer(request, body, headers=_place(identity, head))
+    wanted = Wanted(
+        from_version=asked.from_version,
+        to_version=head.version if asked.to_version is None else asked.to_version,
+        order=asked.order,
+        start=asked.start,
+        limit=asked.limit,
+    )
+    page = await services.pages.page(identity, head, wanted, answer_form(request))
+    return answer(request, page.body, headers=place(identity, head))
 
 
 def _nothing_new(identity: LogIdentity, head: Head, *, closing: bool) -> web.Response:
-    response = web.Response(status=204, headers=_place(identity, head))
+    response = web.Response(status=204, headers=place(identity, head))
     if closing:
         response.force_close()
     return response
-
-
-async def _encoded_diff(
-    request: web.Request,
-    services: Services,
-    identity: LogIdentity,
-    head: Head,
-    asked: _DiffRequest,
-) -> bytes:
-    """Encoded once for all who ask the same."""
-    form = answer_form(request)
-    low = asked.from_version
-    high = head.version if asked.to_version is None else asked.to_version
-
-    async def make() -> bytes:
-        page = await diff_page(
-            services, identity, head, low, high, asked.order, start=asked.start, limit=asked.limit
-        )
-        return messages.encode(page, form)
-
-    key = (
-        identity.log_id,
-        head.incarnation,
-        low,
-        high,
-        asked.order,
-        asked.start,
-        asked.limit,
-        form,
-    )
-    check_version(low, head, "from")
-    check_version(high, head, "to")
-    return await services.answers.get(key, make)
-
-
-async def diff_page(
-    services: Services,
-    identity: LogIdentity,
-    head: Head,
-    low: int,
-    high: int,
-    order: Order,
-    *,
-    start: int,
-    limit: int,
-) -> messages.Diff:
-    """Up to `limit` of the diff's changes, from the one numbered `start` on."""
-    reader, log_id = services.reader, identity.log_id
-    changes = await reader.changes(log_id, head, low, high, order)
-    if start > len(changes):
-        raise ProtocolError("the cursor is behind the end", ErrorCode.BAD_CURSOR)
-    page = await reader.resolve(log_id, changes[start : start + limit])
-    at = start + len(page)
-    cursor = None
-    if at < len(changes):
-        cursor = services.cursors.seal("diff", [log_id, identity.incarnation, low, high, order, at])
-    return messages.Diff(
-        from_version=low,
-        to_version=high,
-        changes=[_change(changed.op, changed.entry) for changed in page],
-        cursor=cursor,
-    )
 
 
 def _read_diff(request: web.Request, services: Services, identity: LogIdentity) -> _DiffRequest:
@@ -178,7 +123,7 @@ async def commits(request: web.Request) -> web.Response:
     return answer(
         request,
         messages.Commits(commits=stored, to=found[-1].version if found else low),
-        headers=_place(identity, head),
+        headers=place(identity, head),
     )
 
 
@@ -193,7 +138,7 @@ async def entry(request: web.Request) -> web.Response:
             f"the key holds no value at version {head.version if at is None else at}",
             {"current_version": head.version},
         )
-    return answer(request, entry_message(found[0]), headers=_place(identity, head))
+    return answer(request, entry_message(found[0]), headers=place(identity, head))
 
 
 async def batch_get(request: web.Request) -> web.Response:
@@ -209,7 +154,7 @@ async def batch_get(request: web.Request) -> web.Response:
             version=head.version if at is None else at,
             entries=[entry_message(value) for value in found],
         ),
-        headers=_place(identity, head),
+        headers=place(identity, head),
     )
 
 
@@ -234,7 +179,7 @@ async def history(request: web.Request) -> web.Response:
             ],
             cursor=_cursor_below(services, identity, "history", key, rest),
         ),
-        headers=_place(identity, head),
+        headers=place(identity, head),
     )
 
 
@@ -261,7 +206,7 @@ async def versions(request: web.Request) -> web.Response:
             ],
             cursor=_cursor_below(services, identity, "versions", b"", rest),
         ),
-        headers=_place(identity, head),
+        headers=place(identity, head),
     )
 
 
@@ -288,23 +233,6 @@ def _cursor_below(
     if rest is None:
         return None
     return services.cursors.seal(purpose, [identity.log_id, identity.incarnation, key, rest])
-
-
-def _place(identity: LogIdentity, head: Head) -> dict[str, str]:
-    return {
-        "Indelible-Version": str(head.version),
-        "Indelible-Incarnation": str(identity.incarnation),
-    }
-
-
-def _change(op: Literal["remove", "add"], value: EntryValue) -> messages.DiffChange:
-    return messages.DiffChange(
-        op=op,
-        key=value.key,
-        sealed_key=value.sealed_key,
-        value=value.value,
-        version=value.version,
-    )
 
 
 def entry_message(value: EntryValue) -> messages.Entry:

@@ -18,20 +18,24 @@ log = structlog.get_logger("indelible_server.api")
 TENANT = web.RequestKey("tenant", str)
 CODE = web.RequestKey("code", str)
 WAITED = web.RequestKey("waited", bool)
+ID = web.RequestKey("id", str)
+STREAMED = web.RequestKey("streamed", bool)  # its answer is under way, until somebody leaves
 
 
 @web.middleware
 async def canonical_line(request: web.Request, handler: Handler) -> web.StreamResponse:
     """One log line and one observation per request; the answer carries the request's id."""
-    request_id = secrets.token_hex(8)
+    request_id = request[ID] = secrets.token_hex(8)
     started = time.perf_counter()
-    status = 499  # the client left before there was an answer
+    status = None
     try:
         response = await _answered(request, handler, request_id)
         status = response.status
         response.headers[REQUEST_ID] = request_id
         return response
     finally:
+        if status is None:  # the client left
+            status = 200 if request.get(STREAMED) else 499
         _observe(request, request_id, status, time.perf_counter() - started)
 
 

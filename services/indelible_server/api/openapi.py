@@ -135,6 +135,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
         if kind is not None:
             schema = {"$ref": _REF.format(name=kind.__name__)}
             found[status]["content"] = {form.value: {"schema": schema} for form in reversed(Form)}
+    if operation.streams:
+        found[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
     by_status: dict[int, list[ErrorCode]] = {}
     codes = (*_COMMON, *operation.errors, *(_WITH_BODY if operation.bodies else ()))
     for code in dict.fromkeys(codes):

@@ -14,6 +14,7 @@ from indelible_server.api.services import SERVICES
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Scope
+from indelible_server.store.reading import Head
 
 _DATABASE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -25,12 +26,21 @@ async def authenticated(request: web.Request) -> str:
         Refusal: BAD_API_KEY.
         ProtocolError: two keys.
     """
+    credential = await request.app[SERVICES].authenticator.authenticate(apikey_of(request))
+    request[TENANT] = credential.tenant
+    return credential.tenant
+
+
+def apikey_of(request: web.Request) -> str:
+    """
+    Raises:
+        Refusal: BAD_API_KEY: there is none.
+        ProtocolError: two keys.
+    """
     scheme, _, apikey = (header(request, "Authorization") or "").partition(" ")
     if scheme.lower() != "bearer":
         raise Refusal(ErrorCode.BAD_API_KEY, "Authorization: Bearer <apikey> expected")
-    credential = await request.app[SERVICES].authenticator.authenticate(apikey.strip())
-    request[TENANT] = credential.tenant
-    return credential.tenant
+    return apikey.strip()
 
 
 async def scope_of(request: web.Request) -> Scope:
@@ -75,3 +85,11 @@ def check_key(key: bytes, identity: LogIdentity) -> bytes:
     if not 1 <= len(key) <= limits.MAX_KEY_BYTES:
         raise ProtocolError(f"a key has 1 to {limits.MAX_KEY_BYTES} bytes, not {len(key)}")
     return key
+
+
+def place(identity: LogIdentity, head: Head) -> dict[str, str]:
+    """The headers that tell where the log stands."""
+    return {
+        "Indelible-Version": str(head.version),
+        "Indelible-Incarnation": str(identity.incarnation),
+    }

@@ -8,7 +8,7 @@ from indelible_protocol import messages, paths
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.messages import Message
 
-from indelible_server.api import diffs, logs, watching
+from indelible_server.api import diffs, events, logs, watching
 from indelible_server.api.parameters import (
     AT,
     CONFLICT,
@@ -32,6 +32,7 @@ class Operation:
     """`bodies` are the messages that it takes (one of them), `answers` what each status holds.
 
     `errors` are those beside what every operation may end with; `headers` those of its own.
+    `streams`: the 200 goes on, as server-sent events.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Operation:
     bodies: tuple[type[Message], ...] = ()
     answers: dict[int, type[Message] | None]
     errors: tuple[ErrorCode, ...] = ()
+    streams: bool = False
 
 
 IDEMPOTENCY_KEY = Parameter(
@@ -155,6 +157,18 @@ OPERATIONS: tuple[Operation, ...] = (
         query=diffs.DIFF_PARAMETERS,
         answers={200: messages.Diff, 204: None},
         errors=(*_LOG, *_VERSIONED, *_PAGED),
+    ),
+    Operation(
+        id="followLog",
+        method="GET",
+        path=paths.EVENTS,
+        handler=events.events,
+        summary="Follow a log: its diffs as server-sent events, as they come.",
+        query=events.EVENT_PARAMETERS,
+        headers=(events.LAST_EVENT_ID,),
+        answers={200: None},
+        errors=(*_LOG, *_VERSIONED),
+        streams=True,
     ),
     Operation(
         id="readEntry",

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -10,15 +10,16 @@ from aiohttp import web
 from indelible_server.api.auth import Authenticator
 from indelible_server.api.committing import Committer
 from indelible_server.api.cursors import Cursors
+from indelible_server.api.pages import Pages
 from indelible_server.api.quotas import Quotas
 from indelible_server.api.rates import Rates
 from indelible_server.api.turns import Turns
 from indelible_server.api.waiting import Waiting, Watches
 from indelible_server.settings import Settings
-from indelible_server.store.caching import WeighedCache
 from indelible_server.store.committing import Commits
 from indelible_server.store.connection import Clients
 from indelible_server.store.durability import DurabilityMonitor
+from indelible_server.store.heads import Heads
 from indelible_server.store.logs import Logs
 from indelible_server.store.reading import Reader
 from indelible_server.store.tenants import Tenants
@@ -28,11 +29,10 @@ from indelible_server.telemetry import Metrics
 
 @dataclass(slots=True, kw_only=True)
 class Services:
-    """`answers` holds encoded bodies of diffs, which never change."""
-
     settings: Settings
     logs: Logs
     reader: Reader
+    heads: Heads
     wakeups: Wakeups
     waiting: Waiting
     watches: Watches
@@ -42,7 +42,7 @@ class Services:
     cursors: Cursors
     durability: DurabilityMonitor
     metrics: Metrics
-    answers: WeighedCache[Hashable, bytes]
+    pages: Pages
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
 
@@ -77,6 +77,7 @@ def make_services(
     )
     logs = Logs(redis, admit=quotas.admit_log)
     reader = Reader(redis)
+    cursors = Cursors(secret)
     wakeups = Wakeups(
         clients.subscriber, reader.current_versions, recheck_seconds=settings.recheck_seconds
     )
@@ -95,6 +96,7 @@ def make_services(
         settings=settings,
         logs=logs,
         reader=reader,
+        heads=Heads(reader.heads),
         wakeups=wakeups,
         waiting=Waiting(wakeups, settings),
         watches=Watches(wakeups, settings.max_tenant_watched),
@@ -114,9 +116,9 @@ def make_services(
             time.monotonic,
         ),
         quotas=quotas,
-        cursors=Cursors(secret),
+        cursors=cursors,
         durability=durability,
         metrics=metrics,
-        answers=WeighedCache(settings.cache_bytes, len),
+        pages=Pages(reader, cursors, cache_bytes=settings.cache_bytes),
         loaded=loaded,
     )

@@ -1,9 +1,11 @@
-"""Admission of long polls: how many wait, and whose; and what they watch between two requests."""
+"""Admission of those who wait, by long poll or by stream: how many, and whose; and what long polls
+watch between two requests."""
 
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from indelible_protocol.errors import ErrorCode
@@ -23,6 +25,8 @@ class Waiting:
         self._max_waiters = settings.max_waiters
         self._max_tenant_waiters = settings.max_tenant_waiters
         self._max_wait_seconds = settings.max_wait_seconds
+        self._waiters = 0
+        self._nobody = asyncio.Event()
         self._by_tenant: Counter[str] = Counter()
 
     async def wait(self, tenant: str, since: Mapping[LogId, int], seconds: float) -> Outcome:
@@ -46,21 +50,43 @@ class Waiting:
         also: Mapping[LogId, int] | Mapping[Watched, int],
     ) -> Outcome:
         """As `wait`, for a watch that is released elsewhere; watches `also` from now on."""
+        with self.admitted(tenant):
+            seconds = min(seconds, self._max_wait_seconds)
+            return await self._wakeups.sleep(watch, seconds, also=also)
+
+    @contextmanager
+    def admitted(self, tenant: str) -> Iterator[None]:
+        """Counts one more who waits, asleep or not, for as long as the context lasts.
+
+        Raises:
+            Refusal: RATE_LIMITED at the tenant's cap, OVERLOADED at the process's.
+        """
         if self._by_tenant[tenant] >= self._max_tenant_waiters:
             raise Refusal(
                 ErrorCode.RATE_LIMITED,
-                f"{self._max_tenant_waiters} long polls wait already (max_tenant_waiters)",
+                f"{self._max_tenant_waiters} wait already (max_tenant_waiters)",
             )
-        if self._wakeups.waiter_count >= self._max_waiters:
-            raise Refusal(ErrorCode.OVERLOADED, "too many long polls wait already")
+        if self._waiters >= self._max_waiters:
+            raise Refusal(ErrorCode.OVERLOADED, "too many wait already")
+        self._waiters += 1
+        self._nobody.clear()
         self._by_tenant[tenant] += 1
         try:
-            seconds = min(seconds, self._max_wait_seconds)
-            return await self._wakeups.sleep(watch, seconds, also=also)
+            yield
         finally:
+            self._waiters -= 1
+            if not self._waiters:
+                self._nobody.set()
             self._by_tenant[tenant] -= 1
             if not self._by_tenant[tenant]:
                 del self._by_tenant[tenant]
+
+    async def until_nobody(self, within_seconds: float) -> None:
+        """Returns when nobody waits, or `within_seconds` are over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_seconds):
+                while self._waiters:
+                    await self._nobody.wait()
 
 
 @dataclass(slots=True, kw_only=True)

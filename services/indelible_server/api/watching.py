@@ -12,9 +12,9 @@ from indelible_protocol import limits, messages
 from indelible_protocol.errors import ProtocolError
 from indelible_protocol.ids import LogId
 
-from indelible_server.api.diffs import diff_page
 from indelible_server.api.messages import answer, read_message
 from indelible_server.api.middlewares import WAITED
+from indelible_server.api.pages import Wanted
 from indelible_server.api.parameters import Query
 from indelible_server.api.requests import scope_of
 from indelible_server.api.services import SERVICES, Services
@@ -139,12 +139,14 @@ class _Waiting:
             try:
                 identity = await services.logs.identify(self._scope.tenant, log_id)
                 head = await services.reader.head(log_id)
-                page = await diff_page(
-                    *(services, identity, head),
-                    *(self._watch.known[log_id], head.version, "command"),
+                wanted = Wanted(
+                    from_version=self._watch.known[log_id],
+                    to_version=head.version,
+                    order="command",
                     start=0,
                     limit=limits.DEFAULT_PAGE,
                 )
+                page, _ = await services.pages.diff(identity, head, wanted)
             except Refusal:  # the diff itself will tell, when it is asked for
                 continue
             room -= sum(len(c.key) + len(c.sealed_key) + len(c.value) for c in page.changes)
