@@ -150,13 +150,23 @@ class RemoteLog:
             yield _in_range(page)
             cursor = page.cursor
 
-    async def next_diff(self, from_version: int, *, wait_seconds: float) -> Answer[messages.Diff]:
-        """One attempt: the first page of what came after `from_version`, or a 204."""
+    async def next_diff(
+        self, from_version: int, *, wait_seconds: float, interval: int | None = None
+    ) -> Answer[messages.Diff]:
+        """One attempt: the first page of what came after `from_version`, or a 204.
+
+        With `interval` (what the last answer told, 0 at first) all who follow the log ask with
+        the same URL, and a proxy may ask once for all: the answer can be some seconds old.
+        """
+        query = {"from": str(from_version)}  # in the order of the alphabet: one spelling for all
+        if interval is not None:
+            query["interval"] = str(interval)
+        query["wait"] = f"{wait_seconds:.3f}".rstrip("0").rstrip(".")
         request = Request(
             method="GET",
             path=self._path(paths.DIFF),
             answer=messages.Diff,
-            query={"from": str(from_version), "wait": f"{wait_seconds:.3f}"},
+            query=query,
             wait_seconds=wait_seconds,
         )
         answer = self._noted(await self.service.transport.send(request, float("inf")))

@@ -100,11 +100,13 @@ class Request(Generic[A]):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer(Generic[A]):
     """`message` is None for a 204. `log_version` is the log's current version, None where
-    the answer is not about one log. `closing`: the service is going away."""
+    the answer is not about one log. `interval` is what to ask with next, where one was sent.
+    `closing`: the service is going away."""
 
     status: int
     message: A | None
     log_version: int | None
+    interval: int | None
     closing: bool
     request_id: str
 
@@ -339,6 +341,7 @@ def _read(request: Request[A], response: aiohttp.ClientResponse, body: bytes) ->
         status=response.status,
         message=message,
         log_version=_number(response, "Indelible-Version"),
+        interval=_number(response, "Indelible-Interval"),
         closing=response.headers.get("Connection", "").lower() == "close",
         request_id=_request_id(response),
     )
@@ -436,7 +439,7 @@ def _number(response: aiohttp.ClientResponse, header: str) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 16):
-        raise _wrong(response, f"{header} is no version")
+        raise _wrong(response, f"{header} is no whole number")
     return int(text)
 
 

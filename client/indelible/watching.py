@@ -26,6 +26,7 @@ from indelible.retry import RECONNECT, Attempts
 
 POLL_SECONDS = 30.0
 GOING_AWAY_SECONDS = 3.0
+HASTY_SECONDS = 0.1
 
 _log = logging.getLogger("indelible.follow")
 
@@ -112,6 +113,8 @@ class _Poll:
     def __init__(self, handle: Handle, max_wait_seconds: float | None) -> None:
         self._handle = handle
         self._max_wait_seconds = float("inf") if max_wait_seconds is None else max_wait_seconds
+        self._interval = 0
+        self._hasty = 0  # empty answers in a row that nobody can have waited for
 
     async def after(self, version: int) -> Diff | None:
         """
@@ -142,15 +145,22 @@ class _Poll:
             remaining_seconds = deadline - time.monotonic()
             if remaining_seconds <= 0.0:
                 return None
-            if found == "closing":
-                # Everyone who waited there comes back now: not all at once.
+            if found == "closing" or self._hasty > 1:
+                # Everyone who waited there comes back now: not all at once. And a cache that
+                # gives the same empty answer again and again is not asked without a pause.
                 await asyncio.sleep(min(remaining_seconds, random.uniform(0.0, GOING_AWAY_SECONDS)))
 
     async def _ask(self, version: int, wait_seconds: float) -> Diff | _Nothing:
         """The whole diff to the version that is current; or why there is none yet."""
         remote = self._handle.remote
-        answer = await remote.next_diff(version, wait_seconds=wait_seconds)
+        asked_at = time.monotonic()
+        # Who has little time left, or none, wants no answer that waits in a cache.
+        interval = self._interval if wait_seconds == POLL_SECONDS else None
+        answer = await remote.next_diff(version, wait_seconds=wait_seconds, interval=interval)
+        self._interval = max(self._interval, answer.interval or 0)
         first = answer.message
+        hasty = first is None and time.monotonic() - asked_at < min(wait_seconds, HASTY_SECONDS)
+        self._hasty = self._hasty + 1 if hasty else 0
         if first is None:
             return "closing" if answer.closing else "nothing"
         if first.to_version == version:

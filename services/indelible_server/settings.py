@@ -96,6 +96,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cache_bytes: Annotated[
         int, Meta(ge=0, description="memory for encoded diffs in one process")
     ] = 64 << 20
+    shared_caching: Annotated[
+        bool, Meta(description="whether a proxy may share diffs among requests with one API key")
+    ] = False
 
 
 FLAGS: Mapping[str, str] = {

@@ -1,5 +1,7 @@
 """Handlers of the native API that read: diffs and waits, entries, histories, versions."""
 
+import random
+import time
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -8,22 +10,43 @@ from indelible_protocol.diff import Order
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from msgspec import UNSET
 
+from indelible_server.api.cache_headers import (
+    VARY,
+    Kind,
+    cache_control,
+    entity_tag,
+    is_known,
+    next_interval,
+)
 from indelible_server.api.messages import answer, answer_form, read_message
 from indelible_server.api.middlewares import WAITED
 from indelible_server.api.pages import Wanted
-from indelible_server.api.parameters import AT, CURSOR, FROM, LIMIT, ORDER, TO, WAIT, Query
+from indelible_server.api.parameters import (
+    AT,
+    CURSOR,
+    FROM,
+    INTERVAL,
+    LIMIT,
+    ORDER,
+    TO,
+    WAIT,
+    Query,
+)
 from indelible_server.api.requests import check_key, key_of, log_of, place
 from indelible_server.api.services import SERVICES, Services
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.errors import Refusal
 from indelible_server.store.reading import EntryValue, Head, check_version
 
-DIFF_PARAMETERS = (FROM, TO, ORDER, WAIT, LIMIT, CURSOR)
+DIFF_PARAMETERS = (FROM, TO, ORDER, WAIT, LIMIT, CURSOR, INTERVAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DiffRequest:
-    """What is asked for; `to_version` None is the current one, `start` counts changes."""
+    """What is asked for; `to_version` None is the current one, `start` counts changes.
+
+    `interval` None: the asker shares the answer with nobody.
+    """
 
     from_version: int
     to_version: int | None
@@ -31,6 +54,7 @@ class _DiffRequest:
     wait_seconds: float
     limit: int
     start: int = 0
+    interval: int | None = None
 
 
 async def diff(request: web.Request) -> web.Response:
@@ -44,8 +68,29 @@ async def diff(request: web.Request) -> web.Response:
         since = {identity.log_id: head.version}
         outcome = await services.waiting.wait(identity.tenant, since, asked.wait_seconds)
         if outcome != "moved":
-            return _nothing_new(identity, head, closing=outcome == "draining")
+            return _nothing_new(services, identity, head, asked, closing=outcome == "draining")
         head = await services.reader.head(identity.log_id)
+    return await _page(request, services, identity, head, asked)
+
+
+def _nothing_new(
+    services: Services, identity: LogIdentity, head: Head, asked: _DiffRequest, *, closing: bool
+) -> web.Response:
+    kind: Kind = "passing" if closing or asked.interval is None else "quiet"
+    headers = place(identity, head) | _for_caches(services, asked, kind)
+    response = web.Response(status=204, headers=headers)
+    if closing:
+        response.force_close()
+    return response
+
+
+async def _page(
+    request: web.Request,
+    services: Services,
+    identity: LogIdentity,
+    head: Head,
+    asked: _DiffRequest,
+) -> web.Response:
     wanted = Wanted(
         from_version=asked.from_version,
         to_version=head.version if asked.to_version is None else asked.to_version,
@@ -53,15 +98,31 @@ async def diff(request: web.Request) -> web.Response:
         start=asked.start,
         limit=asked.limit,
     )
-    page = await services.pages.page(identity, head, wanted, answer_form(request))
-    return answer(request, page.body, headers=place(identity, head))
+    check_version(wanted.to_version, head, "to")
+    kind: Kind = "fixed"
+    if asked.to_version is None and asked.interval is None:
+        kind = "current"
+    elif asked.to_version is None:
+        kind = "moved" if wanted.to_version > wanted.from_version else "quiet"
+    form = answer_form(request)
+    headers = place(identity, head) | _for_caches(services, asked, kind)
+    headers["ETag"] = tag = entity_tag(identity, wanted, form, asked.interval)
+    if is_known(tag, request.headers.getall("If-None-Match", ())):
+        return web.Response(status=304, headers=headers)
+    page = await services.pages.page(identity, head, wanted, form)
+    return answer(request, page.body, headers=headers)
 
 
-def _nothing_new(identity: LogIdentity, head: Head, *, closing: bool) -> web.Response:
-    response = web.Response(status=204, headers=place(identity, head))
-    if closing:
-        response.force_close()
-    return response
+def _for_caches(services: Services, asked: _DiffRequest, kind: Kind) -> dict[str, str]:
+    headers = {
+        "Cache-Control": cache_control(kind, shared=services.settings.shared_caching),
+        "Vary": VARY,
+    }
+    if asked.interval is not None:
+        moved = kind in ("moved", "fixed")
+        interval = next_interval(asked.interval, time.time(), moved=moved, draw=random.random())
+        headers["Indelible-Interval"] = str(interval)
+    return headers
 
 
 def _read_diff(request: web.Request, services: Services, identity: LogIdentity) -> _DiffRequest:
@@ -70,6 +131,7 @@ def _read_diff(request: web.Request, services: Services, identity: LogIdentity) 
     order: Order = "key" if query.choice(ORDER) == "key" else "command"
     limit = query.whole(LIMIT)
     wait_seconds = query.seconds(WAIT)
+    interval = query.version(INTERVAL)
     cursor = query.text(CURSOR)
     if cursor is None:
         return _DiffRequest(
@@ -78,6 +140,7 @@ def _read_diff(request: web.Request, services: Services, identity: LogIdentity) 
             order=order,
             wait_seconds=wait_seconds,
             limit=limit,
+            interval=interval,
         )
     log_id, incarnation, low, high, pinned_order, start = services.cursors.open("diff", cursor, 6)
     if (
@@ -97,6 +160,7 @@ def _read_diff(request: web.Request, services: Services, identity: LogIdentity) 
         wait_seconds=0.0,
         limit=limit,
         start=start,
+        interval=interval,
     )
 
 

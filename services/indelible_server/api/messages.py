@@ -114,7 +114,7 @@ def problem(
     body = messages.problem(
         code, message, details, request_id=request_id, url=f"{ERRORS_PATH}#{code.name}"
     )
-    headers = {}
+    headers = {"Cache-Control": "no-store"}
     if code.http_status in (429, 503):
         headers["Retry-After"] = str(details.get("retry_after_seconds", 1))
     if "current_version" in details:

@@ -47,6 +47,7 @@ _DATABASE = Parameter(
 _ANSWER_HEADERS = {
     "Indelible-Version": "the log's current version, where the answer is about one log",
     "Indelible-Incarnation": "how often a log of this name was made",
+    "Indelible-Interval": "what to send as `interval` next, where it was sent",
     "Indelible-Request-Id": "names the request in the service's log",
 }
 
@@ -153,6 +154,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
 _STATUS = {
     200: "done",
     201: "a log or a version was made",
+    304: "what the caller has, by If-None-Match, is right",
     204: "done, and nothing to tell: deleted, or the wait ended without news",
 }
 

@@ -46,6 +46,11 @@ LIMIT = Parameter(
     },
 )
 CURSOR = Parameter(name="cursor", description="where the page before ended; opaque")
+INTERVAL = Parameter(
+    name="interval",
+    description="for an answer that caches may share: what the last one told, 0 at first",
+    schema=_VERSION,
+)
 KIND = Parameter(
     name="kind",
     description="which kind of log the name is of",

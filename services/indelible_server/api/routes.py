@@ -155,7 +155,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=diffs.diff,
         summary="The net changes between two versions; waits for the next one if asked to.",
         query=diffs.DIFF_PARAMETERS,
-        answers={200: messages.Diff, 204: None},
+        answers={200: messages.Diff, 204: None, 304: None},
         errors=(*_LOG, *_VERSIONED, *_PAGED),
     ),
     Operation(
