@@ -109,8 +109,12 @@ def keys_made() -> set[str]:
         "tenant_keys": [keys.tenant_keys("<tenant>")],
         "tenant_databases": [keys.tenant_databases("<tenant>")],
         "credential": [keys.credential("<key id>")],
+        "tenant_webhooks": [keys.tenant_webhooks("<tenant>")],
+        "of_webhook": keys.of_webhook("<tenant>", "<id>").all(),
     }
     ours = {n for n, f in vars(keys).items() if isfunction(f) and f.__module__ == keys.__name__}
     assert set(made) == ours
-    found = {keys.TENANTS, *(key for group in made.values() for key in group)}
+    found = {keys.TENANTS, keys.WEBHOOK_TENANTS, keys.WEBHOOK_CHANGES} | {
+        *(key for group in made.values() for key in group)
+    }
     return {re.sub("[0-9a-f]{64}", "<hash>", key.replace("0" * 64, "<log id>")) for key in found}

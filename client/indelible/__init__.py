@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UnsealError,
         VerificationError,
+        WebhookError,
     )
     from indelible.log import AsyncLog, AsyncView
     from indelible.mirroring import AsyncMirror
@@ -107,6 +108,7 @@ __all__ = [
     "VerificationError",
     "Version",
     "View",
+    "WebhookError",
 ]
 
 _HOMES = {
@@ -139,6 +141,7 @@ _HOMES = {
         "UnavailableError",
         "UnsealError",
         "VerificationError",
+        "WebhookError",
     ),
     "log": ("AsyncLog", "AsyncView"),
     "mirroring": ("AsyncMirror",),

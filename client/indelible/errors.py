@@ -12,6 +12,7 @@ IndelibleError
 ├── OutcomeUnknownError  the commit may or may not be in: settle it, then go on
 ├── UnsealError          the bytes do not open with this master key
 ├── ExportError          the file is no export, or not whole: use another
+├── WebhookError         the request is no delivery to believe: answer its `http_status`
 └── VerificationError    the server is wrong: stop
 ```
 
@@ -20,7 +21,7 @@ Knows nothing of HTTP; what a code means is `ErrorCode`'s to say.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from indelible_protocol.errors import ErrorCode
 
@@ -42,6 +43,7 @@ __all__ = [
     "UnavailableError",
     "UnsealError",
     "VerificationError",
+    "WebhookError",
 ]
 
 
@@ -186,6 +188,30 @@ class UnsealError(IndelibleError):
 
 class ExportError(IndelibleError):
     """A file that is no export, that was cut off or altered, or that is in the way of one."""
+
+
+class WebhookError(IndelibleError):
+    """A request that is no delivery of the service's, or none to believe now.
+
+    `reason` says which: `malformed` (headers or body), `altered` (no signature is of these
+    keys), `old` or `future` (by more than the tolerance), `repeated` (dealt with already).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: Literal["malformed", "altered", "old", "future", "repeated"] = "malformed",
+        code: ErrorCode | None = None,
+        request_id: str = "",
+    ) -> None:
+        super().__init__(message, code=code, request_id=request_id)
+        self.reason = reason
+
+    @property
+    def http_status(self) -> int:
+        """What to answer: 200 for what was dealt with, or the service would try it again."""
+        return 200 if self.reason == "repeated" else 400
 
 
 class VerificationError(IndelibleError):

@@ -54,6 +54,7 @@ _CLASSES: Mapping[ErrorCode, type[IndelibleError]] = {
     ErrorCode.NONEXISTENT_VERSION: NotFoundError,
     ErrorCode.NONEXISTENT_LOG: NotFoundError,
     ErrorCode.NONEXISTENT_KEY: NotFoundError,
+    ErrorCode.NONEXISTENT_WEBHOOK: NotFoundError,
     ErrorCode.LOG_REPLACED: NotFoundError,
     ErrorCode.FORGOTTEN_VERSION: NotFoundError,
     ErrorCode.TRANSACTION_CONFLICT: UnavailableError,

@@ -58,6 +58,7 @@ class ErrorCode(Enum):
     METHOD_NOT_ALLOWED = Fault(1031, 405)
     REQUEST_TIMEOUT = Fault(1032, 408, retryable=True)
     QUOTA_EXCEEDED = Fault(1033, 429)
+    NONEXISTENT_WEBHOOK = Fault(1034, 404)
 
     @property
     def number(self) -> int:

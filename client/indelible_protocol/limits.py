@@ -35,3 +35,12 @@ MAX_WAIT_GROUPS = 100
 
 # Entries in the answer to a commit that met a conflict, if it asked for them.
 MAX_CONFLICT_ENTRIES = 64
+
+MAX_WEBHOOK_URL_CHARS = 2_048
+MAX_WEBHOOK_TOKENS = 256
+MAX_WEBHOOK_DESCRIPTION_CHARS = 256
+MAX_WEBHOOK_DIFF_BYTES = 20_000  # a larger one is not sent along
+MAX_WEBHOOK_DELIVERIES = 1_000  # that are over and still listed
+MAX_DEAD_LETTERS = 100
+MAX_WEBHOOK_TESTS = 10  # that wait to be sent
+WEBHOOK_KEY_OVERLAP_SECONDS = 86_400  # that the key before a rotation still signs

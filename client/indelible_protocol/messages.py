@@ -25,6 +25,7 @@ _MAX_REASON_CHARS = 300  # a decoder's words may quote a key of any length
 Whole = Annotated[int, Meta(ge=0, le=limits.MAX_VERSION)]
 Milliseconds = Annotated[int, Meta(ge=0, le=limits.MAX_TIME_MS)]
 LogIdBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
+KeyBytes = Annotated[bytes, Meta(min_length=1, max_length=limits.MAX_KEY_BYTES)]
 
 
 class Form(Enum):
@@ -289,6 +290,110 @@ class Moved(Message):
     gone: list[bytes]
     groups: list[WatchedGroup]
     watch: str | None
+
+
+class CreateWebhook(Message):
+    """POST /v2/webhooks: whom to tell of new versions, and of which.
+
+    `log` alone, `group` alone, or neither for every log of the database. With `tokens`, only
+    versions that change one of these keys. `payload` says whether a delivery carries the diff.
+    """
+
+    url: Annotated[str, Meta(min_length=1, max_length=limits.MAX_WEBHOOK_URL_CHARS)]
+    log: LogIdBytes | UnsetType = UNSET
+    group: str | UnsetType = UNSET
+    tokens: Annotated[list[KeyBytes], Meta(max_length=limits.MAX_WEBHOOK_TOKENS)] = []
+    payload: Literal["thin", "diff"] = "thin"
+    signature: Literal["hmac", "ed25519"] = "hmac"
+    description: Annotated[str, Meta(max_length=limits.MAX_WEBHOOK_DESCRIPTION_CHARS)] = ""
+
+
+class WebhookKey(Message, omit_defaults=True):
+    """A key that deliveries are signed with; `public_key` is that of an Ed25519 one."""
+
+    since_ms: Milliseconds
+    until_ms: Milliseconds | UnsetType = UNSET
+    public_key: str | UnsetType = UNSET
+
+
+class Attempt(Message, omit_defaults=True):
+    """One request of a delivery. `status` null: there was no answer, `error` says why."""
+
+    at_ms: Milliseconds
+    status: Whole | None
+    took_ms: Whole
+    answer: str
+    error: str | UnsetType = UNSET
+
+
+class Webhook(Message, omit_defaults=True):
+    """A subscription. `pending` and `dead` count deliveries; `reason` says why it is disabled."""
+
+    webhook_id: str
+    url: str
+    tokens: list[bytes]
+    payload: Literal["thin", "diff"]
+    signature: Literal["hmac", "ed25519"]
+    description: str
+    state: Literal["unverified", "active", "disabled"]
+    created_ms: Milliseconds
+    keys: list[WebhookKey]
+    pending: Whole
+    dead: Whole
+    log: bytes | UnsetType = UNSET
+    group: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    last_attempt: Attempt | UnsetType = UNSET
+    secret: str | UnsetType = UNSET
+
+
+class Webhooks(Message):
+    """Oldest first."""
+
+    webhooks: list[Webhook]
+    cursor: str | None
+
+
+class RotatedSecret(Message, omit_defaults=True):
+    """The new key's secret, told this once; none with Ed25519, whose public key is in `webhook`."""
+
+    webhook: Webhook
+    secret: str | UnsetType = UNSET
+
+
+class Triggered(Message):
+    delivery_id: str
+
+
+class Delivery(Message, omit_defaults=True):
+    """One event for one webhook, and the attempts to deliver it, oldest first."""
+
+    delivery_id: str
+    type: str
+    state: Literal["pending", "delivered", "dead"]
+    created_ms: Milliseconds
+    attempts: list[Attempt]
+    log_id: bytes | UnsetType = UNSET
+    from_version: Whole | UnsetType = UNSET
+    to_version: Whole | UnsetType = UNSET
+    due_ms: Milliseconds | UnsetType = UNSET
+
+
+class Deliveries(Message):
+    """Newest first."""
+
+    deliveries: list[Delivery]
+    cursor: str | None
+
+
+class Replay(Message):
+    """POST replay: dead letters that died at `since` (milliseconds since 1970) or later."""
+
+    since: Milliseconds
+
+
+class Replayed(Message):
+    replayed: Whole
 
 
 class Problem(Message):

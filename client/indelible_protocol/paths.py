@@ -13,6 +13,13 @@ ENTRY = LOG + "/entries/{key}"
 HISTORY = ENTRY + "/history"
 BATCH_GET = LOG + "/entries:batchGet"
 VERSIONS = LOG + "/versions"
+WEBHOOKS = "/v2/webhooks"
+WEBHOOK = WEBHOOKS + "/{webhook_id}"
+WEBHOOK_ENABLE = WEBHOOK + "/enable"
+WEBHOOK_ROTATE = WEBHOOK + "/rotate-secret"
+WEBHOOK_TRIGGER = WEBHOOK + "/trigger"
+WEBHOOK_DELIVERIES = WEBHOOK + "/deliveries"
+WEBHOOK_REPLAY = WEBHOOK + "/replay"
 
 
 def name(token: bytes) -> str:
@@ -25,3 +32,7 @@ def of_log(template: str, log_id: LogId) -> str:
 
 def of_key(template: str, log_id: LogId, key: bytes) -> str:
     return template.format(log_id=to_base64url(log_id), key=to_base64url(key))
+
+
+def of_webhook(template: str, webhook_id: str) -> str:
+    return template.format(webhook_id=webhook_id)

@@ -46,6 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     api = commands.add_parser("api", help="one API process on the store that --redis names")
     api.set_defaults(command=_run_api)
     add_flags(api)
+    webhooks = commands.add_parser(
+        "webhooks",
+        help="one webhooks process on the store that --redis names, or on the engine that `all` "
+        "runs in --data",
+    )
+    webhooks.set_defaults(command=_run_webhooks)
+    add_flags(webhooks)
     _add_tenant_commands(commands.add_parser("tenant", help="make, list and delete tenants"))
     return parser
 
@@ -105,7 +112,13 @@ def _run_api(options: argparse.Namespace) -> int:
         raise SettingsError("api needs --redis URL; `all` starts the embedded engine of --data")
     from indelible_server.serving import serve
 
-    return serve(settings)
+    return serve(settings, only="api")
+
+
+def _run_webhooks(options: argparse.Namespace) -> int:
+    from indelible_server.serving import serve
+
+    return serve(load(vars(options)), only="webhooks")
 
 
 def _tenant(name: str) -> Callable[[argparse.Namespace], int]:

@@ -5,15 +5,16 @@ Joins an engine (embedded or external), the services, and the process that carri
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from indelible_server import process
 from indelible_server.api.app import FINISH_SECONDS, run
-from indelible_server.embedded import EmbeddedEngine, EngineError
+from indelible_server.embedded import EmbeddedEngine, EngineError, running_engine_url
 from indelible_server.settings import (
     Settings,
     SettingsError,
@@ -21,39 +22,63 @@ from indelible_server.settings import (
     read_secret,
     surroundings,
 )
-from indelible_server.telemetry import configure_logging
+from indelible_server.telemetry import Metrics, configure_logging
+from indelible_server.webhooks import operations, service
 
 ENGINE_STOP_SECONDS = 10.0
+ENGINE_PAUSE_SECONDS = 0.5
+
+Part = Literal["api", "webhooks"]
+PARTS: tuple[Part, ...] = ("api", "webhooks")
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, *, only: Part | None = None) -> int:
     """Until SIGTERM or SIGINT. The exit code: 0, or 1 with a sentence on stderr."""
+    parts = PARTS if only is None else (only,)
     configure_logging(settings.log_level, settings.log_format)
     around = surroundings()
     secret = read_secret(settings)
-    ready = asyncio.Event()
+    metrics = Metrics()
+    ready = {part: asyncio.Event() for part in parts}
     failures: list[str] = []
 
-    async def api(stop: asyncio.Event) -> None:
+    async def api(found: Settings, stop: asyncio.Event) -> None:
+        await run(
+            found,
+            secret,
+            stop,
+            listening=lambda address: note_address(settings, address),
+            ready=ready["api"],
+            failpoint=around.failpoint,
+            metrics=metrics,
+        )
+
+    async def webhooks(found: Settings, stop: asyncio.Event) -> None:
+        alone = found.operations_listen if "api" not in parts else ""
+        async with operations.listening(alone, metrics, ready["webhooks"].is_set):
+            await service.run(found, secret, stop, metrics=metrics, ready=ready["webhooks"])
+
+    running = {"api": api, "webhooks": webhooks}
+
+    async def all_parts(stop: asyncio.Event) -> None:
         try:
-            async with _store_url(settings, around.runtime_dir) as url:
-                await run(
-                    msgspec.structs.replace(settings, redis=url),
-                    secret,
-                    stop,
-                    listening=lambda address: note_address(settings, address),
-                    ready=ready,
-                    failpoint=around.failpoint,
-                )
-        except (EngineError, SettingsError) as error:
-            failures.append(str(error))
+            async with _store_url(settings, parts, around.runtime_dir, stop) as url:
+                if not url:
+                    return
+                found = msgspec.structs.replace(settings, redis=url)
+                async with asyncio.TaskGroup() as tasks:
+                    for part in parts:
+                        tasks.create_task(running[part](found, stop))
+        except* (EngineError, SettingsError) as errors:
+            failures.extend(str(error) for error in _leaves(errors))
             stop.set()
 
     async def until_ready() -> None:
-        await ready.wait()
+        for event in ready.values():
+            await event.wait()
 
     code = process.run(
-        {"api": api},
+        {" and ".join(parts): all_parts},
         ready=until_ready,
         notify_socket=around.notify_socket,
         watchdog_seconds=around.watchdog_seconds,
@@ -64,11 +89,28 @@ def serve(settings: Settings) -> int:
     return 1 if failures else code
 
 
+def _leaves(errors: BaseException) -> Iterator[BaseException]:
+    if isinstance(errors, BaseExceptionGroup):
+        for error in errors.exceptions:
+            yield from _leaves(error)
+    else:
+        yield errors
+
+
 @asynccontextmanager
-async def _store_url(settings: Settings, runtime_dir: Path | None) -> AsyncIterator[str]:
-    """The external store's, or that of an engine which lives as long as the context."""
+async def _store_url(
+    settings: Settings, parts: Collection[Part], runtime_dir: Path | None, stop: asyncio.Event
+) -> AsyncIterator[str]:
+    """The external store's, or that of an engine which lives as long as the context.
+
+    Without the API the folder's engine is another process's, and waited for; empty if `stop`
+    is set before it is there.
+    """
     if settings.redis:
         yield settings.redis
+        return
+    if "api" not in parts:
+        yield await _awaited_engine(Path(settings.data), stop)
         return
     engine = await EmbeddedEngine.start(Path(settings.data), runtime_dir=runtime_dir)
     supervising = asyncio.create_task(engine.supervise())
@@ -79,3 +121,14 @@ async def _store_url(settings: Settings, runtime_dir: Path | None) -> AsyncItera
         with suppress(asyncio.CancelledError):
             await supervising
         await engine.stop()
+
+
+async def _awaited_engine(data: Path, stop: asyncio.Event) -> str:
+    while not stop.is_set():
+        url = await running_engine_url(data)
+        if url is not None:
+            return url
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENGINE_PAUSE_SECONDS):
+                await stop.wait()
+    return ""

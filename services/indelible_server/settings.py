@@ -99,6 +99,21 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     shared_caching: Annotated[
         bool, Meta(description="whether a proxy may share diffs among requests with one API key")
     ] = False
+    max_tenant_webhooks: Annotated[
+        int, Meta(ge=0, description="webhooks that one tenant may have")
+    ] = 100
+    webhook_seconds: Annotated[
+        float, Meta(gt=0, le=60, description="time that an endpoint has to answer a delivery")
+    ] = 15.0
+    webhook_attempts_at_once: Annotated[
+        int, Meta(ge=2, description="deliveries that one process attempts at once")
+    ] = 512
+    webhook_sweep_seconds: Annotated[
+        float, Meta(gt=0, le=60, description="how often webhooks are looked at without a hint")
+    ] = 5.0
+    webhook_allow_private: Annotated[
+        bool, Meta(description="webhooks may use http and lead to addresses that are not public")
+    ] = False
 
 
 FLAGS: Mapping[str, str] = {

@@ -1,6 +1,6 @@
 """Log lines and metrics: their form, and what may never stand in them.
 
-Owns structlog's set-up, the redaction of secrets, and the metrics of the API process. Log
+Owns structlog's set-up, the redaction of secrets, and the metrics of a process. Log
 events are `noun.past_verb` with fields; nothing here knows what they mean.
 """
 
@@ -125,7 +125,7 @@ class _ForeignHandler(logging.Handler):
 
 
 class Metrics:
-    """What one API process counts. Labels are route templates and words, never names."""
+    """What one process counts. Labels are route templates and words, never names."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -161,5 +161,32 @@ class Metrics:
         self.durable = Gauge(
             "indelible_durable",
             "1 while the store's settings hold what is promised.",
+            registry=self.registry,
+        )
+        self.webhook_attempts = Counter(
+            "indelible_webhook_attempts",
+            "Attempts by outcome: delivered, failed, slow (429, 502, 504), gone (410), refused.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.webhook_attempt_seconds = Histogram(
+            "indelible_webhook_attempt_seconds",
+            "Time from a connection's begin to the end of an endpoint's answer.",
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
+            registry=self.registry,
+        )
+        self.webhook_oldest_seconds = Gauge(
+            "indelible_webhook_oldest_seconds",
+            "By how much the delivery that is due for longest is late.",
+            registry=self.registry,
+        )
+        self.dead_letters = Counter(
+            "indelible_webhook_dead_letters",
+            "Deliveries whose attempts were used up.",
+            registry=self.registry,
+        )
+        self.webhooks_disabled = Counter(
+            "indelible_webhooks_disabled",
+            "Webhooks that were disabled by their endpoint's answers.",
             registry=self.registry,
         )

@@ -23,7 +23,8 @@ from tests.deploy.test_valkey_conf import engine_as_configured
 from tests.support.ports import free_port
 
 UNITS = Path(__file__).parents[2] / "deploy/systemd"
-NAMES = ("indelible.service", "indelible-api@.service")
+EMBEDDED = "indelible.service"
+NAMES = (EMBEDDED, "indelible-api@.service", "indelible-webhooks.service")
 PROGRAM = "/opt/indelible/bin/indelible-server"
 PRIVILEGES = "# It binds no low port"
 READY_SECONDS = 30.0
@@ -123,14 +124,15 @@ async def test_each_unit_tells_systemd_of_its_readiness_life_and_end(
         for name in NAMES:
             manager = Manager(name, tmp_path, free_port())
             managers.append(manager)
-            external = "INDELIBLE_REDIS" if "@" in name else "INDELIBLE_LISTEN"
-            manager.start({external: engine.url if "@" in name else "127.0.0.1:0"})
+            embedded = name == EMBEDDED
+            external = "INDELIBLE_LISTEN" if embedded else "INDELIBLE_REDIS"
+            manager.start({external: "127.0.0.1:0" if embedded else engine.url})
             assert manager.process is not None
             assert manager.heard_until("READY=1")[0] == "STATUS=starting"
             manager.heard_until("WATCHDOG=1")
             manager.heard_until("WATCHDOG=1")
             children = psutil.Process(manager.process.pid).children(recursive=True)
-            assert bool(children) == (name == "indelible.service"), "the embedded engine"
+            assert bool(children) == embedded, "the embedded engine"
             manager.process.terminate()
             assert "READY=1" not in manager.heard_until("STOPPING=1")
             assert manager.process.wait(float(value_of(name, "TimeoutStopSec"))) == 0
@@ -174,7 +176,7 @@ def test_units_share_their_sandbox() -> None:
         ]
         for name in NAMES
     ]
-    assert keys[0] == keys[1]
+    assert keys[0] == keys[1] == keys[2]
     assert len(keys[0]) > 15
 
 

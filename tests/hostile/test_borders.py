@@ -22,7 +22,9 @@ from tests.support.service import Service, make_tenant, store_of
 PUBLIC = {"/livez", "/readyz", "/metrics", "/errors", "/v2/openapi.json", "/v2/docs"}
 # Routes whose body names the caller, and the caller's own names for things.
 BY_BODY = re.compile(r"/v1/log/(create|update|diff)")
-OWN = re.compile(r"/v2/names/\{name\}|/v2/logs|/v2/wait")
+OWN = re.compile(r"/v2/names/\{name\}|/v2/logs|/v2/wait|/v2/webhooks.*")
+
+NO_WEBHOOK = "wh_" + "0" * 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ GUARDED = [route for route in ROUTES if route.path not in PUBLIC]
 
 def spelled(route: Route, log_id: str, caller: Tenant | None) -> bytes:
     """A request to `route` that is right but for its caller."""
-    path = route.path.format(log_id=log_id, name="dmlzaXRz", key="aw")
+    path = route.path.format(log_id=log_id, name="dmlzaXRz", key="aw", webhook_id=NO_WEBHOOK)
     if "{name}" in route.path:
         path += "?kind=opaque"
     if BY_BODY.fullmatch(route.path):

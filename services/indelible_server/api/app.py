@@ -26,6 +26,7 @@ from indelible_server.settings import Settings, SettingsError, parse_address
 from indelible_server.store import functions
 from indelible_server.store.connection import connect
 from indelible_server.store.errors import Refusal
+from indelible_server.telemetry import Metrics
 
 log = structlog.get_logger("indelible_server.api")
 
@@ -55,6 +56,7 @@ async def run(
     listening: Callable[[str], None] = lambda url: None,
     ready: asyncio.Event | None = None,
     failpoint: str | None = None,
+    metrics: Metrics | None = None,
 ) -> None:
     """Serves until `stop` is set, then drains.
 
@@ -66,7 +68,7 @@ async def run(
         connections=settings.store_connections,
         timeout_seconds=settings.store_seconds,
     )
-    services = make_services(settings, secret, clients, partial(_reach, failpoint))
+    services = make_services(settings, secret, clients, partial(_reach, failpoint), metrics)
     background_stop = asyncio.Event()
     try:
         runners = await _listen(services, listening)

@@ -38,6 +38,7 @@ _PATH_PARAMETERS = {
     "name": "name token (sealed) or name (opaque), in unpadded base64url",
     "log_id": "log id, in unpadded base64url",
     "key": "key token (sealed) or key (opaque), in unpadded base64url",
+    "webhook_id": "webhook id",
 }
 _DATABASE = Parameter(
     name="Indelible-Database",
@@ -153,7 +154,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
 
 _STATUS = {
     200: "done",
-    201: "a log or a version was made",
+    201: "a log, a version or a webhook was made",
+    202: "it will be done",
     304: "what the caller has, by If-None-Match, is right",
     204: "done, and nothing to tell: deleted, or the wait ended without news",
 }

@@ -51,6 +51,20 @@ INTERVAL = Parameter(
     description="for an answer that caches may share: what the last one told, 0 at first",
     schema=_VERSION,
 )
+PAGE = Parameter(
+    name="limit",
+    description="at most so many on a page",
+    schema={"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100},
+)
+DELIVERY_STATE = Parameter(
+    name="state",
+    description="only deliveries in this state",
+    schema={
+        "type": "string",
+        "enum": ["all", "pending", "delivered", "dead"],
+        "default": "all",
+    },
+)
 KIND = Parameter(
     name="kind",
     description="which kind of log the name is of",

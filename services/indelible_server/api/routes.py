@@ -8,15 +8,17 @@ from indelible_protocol import messages, paths
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.messages import Message
 
-from indelible_server.api import diffs, events, logs, watching
+from indelible_server.api import diffs, events, logs, watching, webhooks
 from indelible_server.api.parameters import (
     AT,
     CONFLICT,
     CURSOR,
+    DELIVERY_STATE,
     FROM,
     GROUP,
     KIND,
     LIMIT,
+    PAGE,
     TO,
     Parameter,
 )
@@ -24,6 +26,8 @@ from indelible_server.api.parameters import (
 Code = ErrorCode
 _LOG = (Code.NONEXISTENT_LOG, Code.LOG_REPLACED)
 _PAGED = (Code.BAD_CURSOR,)
+_WEBHOOK = (Code.NONEXISTENT_WEBHOOK,)
+_WRITTEN = (Code.OUTCOME_UNKNOWN, Code.STORAGE_FULL)
 _VERSIONED = (Code.NONEXISTENT_VERSION, Code.FORGOTTEN_VERSION)
 
 
@@ -219,6 +223,91 @@ OPERATIONS: tuple[Operation, ...] = (
         bodies=(messages.Wait,),
         answers={200: messages.Moved},
         errors=_PAGED,
+    ),
+    Operation(
+        id="createWebhook",
+        method="POST",
+        path=paths.WEBHOOKS,
+        handler=webhooks.create,
+        summary="Have a URL told of new versions, once it has answered a challenge.",
+        bodies=(messages.CreateWebhook,),
+        answers={201: messages.Webhook},
+        errors=(*_LOG, *_WRITTEN, Code.QUOTA_EXCEEDED),
+    ),
+    Operation(
+        id="listWebhooks",
+        method="GET",
+        path=paths.WEBHOOKS,
+        handler=webhooks.list_webhooks,
+        summary="List webhooks, oldest first.",
+        query=(CURSOR, PAGE),
+        answers={200: messages.Webhooks},
+        errors=_PAGED,
+    ),
+    Operation(
+        id="describeWebhook",
+        method="GET",
+        path=paths.WEBHOOK,
+        handler=webhooks.describe,
+        summary="Describe a webhook.",
+        answers={200: messages.Webhook},
+        errors=_WEBHOOK,
+    ),
+    Operation(
+        id="deleteWebhook",
+        method="DELETE",
+        path=paths.WEBHOOK,
+        handler=webhooks.delete,
+        summary="Delete a webhook with what waits to be delivered.",
+        answers={204: None},
+        errors=(*_WEBHOOK, *_WRITTEN),
+    ),
+    Operation(
+        id="enableWebhook",
+        method="POST",
+        path=paths.WEBHOOK_ENABLE,
+        handler=webhooks.enable,
+        summary="Challenge a webhook again; what waits is sent once it has answered.",
+        answers={200: messages.Webhook},
+        errors=(*_WEBHOOK, *_WRITTEN, Code.TRANSACTION_CONFLICT),
+    ),
+    Operation(
+        id="rotateWebhookSecret",
+        method="POST",
+        path=paths.WEBHOOK_ROTATE,
+        handler=webhooks.rotate_secret,
+        summary="Sign with a new key; the one before signs beside it for a day.",
+        answers={200: messages.RotatedSecret},
+        errors=(*_WEBHOOK, *_WRITTEN, Code.TRANSACTION_CONFLICT),
+    ),
+    Operation(
+        id="triggerWebhook",
+        method="POST",
+        path=paths.WEBHOOK_TRIGGER,
+        handler=webhooks.trigger,
+        summary="Send a test event.",
+        answers={202: messages.Triggered},
+        errors=(*_WEBHOOK, *_WRITTEN, Code.QUOTA_EXCEEDED),
+    ),
+    Operation(
+        id="listDeliveries",
+        method="GET",
+        path=paths.WEBHOOK_DELIVERIES,
+        handler=webhooks.deliveries,
+        summary="List deliveries with their attempts, newest first.",
+        query=(DELIVERY_STATE, CURSOR, PAGE),
+        answers={200: messages.Deliveries},
+        errors=(*_WEBHOOK, *_PAGED),
+    ),
+    Operation(
+        id="replayDeadLetters",
+        method="POST",
+        path=paths.WEBHOOK_REPLAY,
+        handler=webhooks.replay,
+        summary="Deliver dead letters again, oldest first.",
+        bodies=(messages.Replay,),
+        answers={200: messages.Replayed},
+        errors=(*_WEBHOOK, *_WRITTEN),
     ),
 )
 

@@ -24,6 +24,7 @@ from indelible_server.store.logs import Logs
 from indelible_server.store.reading import Reader
 from indelible_server.store.tenants import Tenants
 from indelible_server.store.wakeups import Wakeups
+from indelible_server.store.webhooks import Webhooks
 from indelible_server.telemetry import Metrics
 
 
@@ -40,6 +41,8 @@ class Services:
     authenticator: Authenticator
     quotas: Quotas
     cursors: Cursors
+    webhooks: Webhooks
+    secret: bytes = field(repr=False)
     durability: DurabilityMonitor
     metrics: Metrics
     pages: Pages
@@ -64,10 +67,11 @@ def make_services(
     secret: bytes,
     clients: Clients,
     reach: Callable[[str], None],
+    metrics: Metrics | None = None,
 ) -> Services:
-    """`secret` keys API key hashes and cursors."""
+    """`secret` keys API key hashes and cursors, and is what webhooks' keys are made of."""
     redis = clients.commands
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     tenants = Tenants(redis, secret)
     quotas = Quotas(
         tenants,
@@ -117,6 +121,8 @@ def make_services(
         ),
         quotas=quotas,
         cursors=cursors,
+        webhooks=Webhooks(redis, reader, lambda: time.time_ns() // 1_000_000),
+        secret=secret,
         durability=durability,
         metrics=metrics,
         pages=Pages(reader, cursors, cache_bytes=settings.cache_bytes),

@@ -21,8 +21,24 @@ from indelible_server.store.errors import OutcomeUnknown, StoreUnavailable
 
 LIBRARY_VERSION = 1
 LIBRARY = f"indelible_{LIBRARY_VERSION}"
-_SHARED = ("log", "answers")
-_VERBS = ("commit", "recall", "create", "bind", "list", "delete")
+_SHARED = ("log", "answers", "webhook")
+_VERBS = (
+    "commit",
+    "recall",
+    "create",
+    "bind",
+    "list",
+    "delete",
+    "webhook_register",
+    "webhook_claim",
+    "webhook_renew",
+    "webhook_offer",
+    "webhook_settle",
+    "webhook_skip",
+    "webhook_change",
+    "webhook_add",
+    "webhook_replay",
+)
 _HEADER = re.compile(r"^-- (KEYS|ARGV|REPLIES|FLAGS):(.*)$", re.MULTILINE)
 
 

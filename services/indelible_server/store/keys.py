@@ -1,8 +1,8 @@
 """Every key in Redis, its shape, and the one process that writes it.
 
-All keys of a log carry its id as hash tag and so live in one cluster slot; name records,
-listings and credentials are in slots of their own. No key is made of request text: names
-and groups come in hashed.
+All keys of a log carry its id as hash tag and so live in one cluster slot, and so do those of
+a webhook; name records, listings and credentials are in slots of their own. No key is made of
+request text: names and groups come in hashed.
 
 | key | type | holds | written by |
 |---|---|---|---|
@@ -24,6 +24,17 @@ and groups come in hashed.
 | `{t:<tenant>}:databases` | set | names of databases that hold logs | api |
 | `{tenants}` | hash | tenant name → tenant id | tenant command |
 | `{k:<key id>}` | hash | tenant, keyed hash of the API key, time of creation | tenant command |
+| `{t:<tenant>}:webhooks` | sorted set | ids of its webhooks by their time of creation | api |
+| `{webhooks}` | set | ids of the tenants that have, or had, webhooks | api |
+| `{webhooks}:changes` | stream | hint: tenant `t` and id `w` of a webhook that changed | api |
+| `{w:<tenant>:<id>}:meta` | hash | what the webhook is, state, salts, counters | api, webhooks |
+| `{w:<tenant>:<id>}:claim` | string | the dispatcher that works on it, fence; expires | webhooks |
+| `{w:<tenant>:<id>}:positions` | hash | log id → version delivered up to | api, webhooks |
+| `{w:<tenant>:<id>}:pending` | hash | delivery id → msgpack delivery | api, webhooks |
+| `{w:<tenant>:<id>}:due` | sorted set | delivery ids by their next attempt | api, webhooks |
+| `{w:<tenant>:<id>}:replays` | list | dead letters to deliver again, in order | api, webhooks |
+| `{w:<tenant>:<id>}:finished` | list | deliveries without bodies, newest first | webhooks |
+| `{w:<tenant>:<id>}:dead` | list | u64 ms of death ‖ delivery, oldest first | api, webhooks |
 """
 
 from dataclasses import dataclass
@@ -33,6 +44,8 @@ from indelible_protocol.commands import LogKind
 from indelible_protocol.ids import LogId
 
 TENANTS = "{tenants}"
+WEBHOOK_TENANTS = "{webhooks}"
+WEBHOOK_CHANGES = "{webhooks}:changes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,32 @@ class LogKeys:
             self.answers1,
             self.control,
             self.channel,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookKeys:
+    """The keys of one webhook, in the order in which functions take them."""
+
+    meta: str
+    claim: str
+    positions: str
+    pending: str
+    due: str
+    replays: str
+    finished: str
+    dead: str
+
+    def all(self) -> tuple[str, ...]:
+        return (
+            self.meta,
+            self.claim,
+            self.positions,
+            self.pending,
+            self.due,
+            self.replays,
+            self.finished,
+            self.dead,
         )
 
 
@@ -115,3 +154,21 @@ def tenant_databases(tenant_id: str) -> str:
 
 def credential(key_id: str) -> str:
     return f"{{k:{key_id}}}"
+
+
+def tenant_webhooks(tenant_id: str) -> str:
+    return f"{{t:{tenant_id}}}:webhooks"
+
+
+def of_webhook(tenant_id: str, webhook_id: str) -> WebhookKeys:
+    tag = f"{{w:{tenant_id}:{webhook_id}}}:"
+    return WebhookKeys(
+        tag + "meta",
+        tag + "claim",
+        tag + "positions",
+        tag + "pending",
+        tag + "due",
+        tag + "replays",
+        tag + "finished",
+        tag + "dead",
+    )

@@ -18,6 +18,8 @@ from indelible_server.store import keys
 from indelible_server.store.connection import store_answer
 from indelible_server.store.logs import Logs
 from indelible_server.store.names import Names, Scope
+from indelible_server.store.reading import Reader
+from indelible_server.store.webhooks import Webhooks
 
 _DUMMY_HASH = bytes(32)
 _LISTED_AT_ONCE = 500
@@ -187,7 +189,7 @@ class Tenants:
         return total
 
     async def delete(self, name: str) -> int:
-        """Revokes the tenant's keys, then deletes its logs; how many logs there were.
+        """Revokes the tenant's keys, then deletes its webhooks and logs; how many logs there were.
 
         Safe to repeat after a failure: the name goes last.
         """
@@ -196,6 +198,7 @@ class Tenants:
             key_ids = await self._redis.execute_command("SMEMBERS", keys.tenant_keys(tenant_id))
             for key_id in key_ids:
                 await self._redis.execute_command("DEL", keys.credential(key_id.decode()))
+        await Webhooks(self._redis, Reader(self._redis), _now_ms).delete_all(tenant_id)
         count = await self._delete_logs(tenant_id)
         async with store_answer():
             await self._redis.execute_command("DEL", keys.tenant(tenant_id))

@@ -1,0 +1,107 @@
+"""The webhooks process: its parts, its start and its end.
+
+Any number of them may share a store; each webhook is worked on by one at a time.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+from indelible_protocol.ids import LogId
+
+from indelible_server.settings import Settings
+from indelible_server.store import functions
+from indelible_server.store.connection import connect
+from indelible_server.store.errors import Refusal
+from indelible_server.store.logs import Logs
+from indelible_server.store.names import Names
+from indelible_server.store.reading import Reader
+from indelible_server.store.wakeups import Wakeups
+from indelible_server.store.webhook_work import WebhookWork
+from indelible_server.telemetry import Metrics
+from indelible_server.webhooks.dispatcher import Dispatcher, wall_clock_ms
+from indelible_server.webhooks.endpoint import Tools
+from indelible_server.webhooks.sending import Sender
+from indelible_server.webhooks.slots import Slots
+
+log = structlog.get_logger("indelible_server.webhooks")
+
+LOAD_PAUSE_SECONDS = 0.5
+
+
+async def run(
+    settings: Settings,
+    secret: bytes,
+    stop: asyncio.Event,
+    *,
+    metrics: Metrics,
+    ready: asyncio.Event | None = None,
+) -> None:
+    """Delivers until `stop` is set; `ready` is set once the store can be worked with."""
+    clients = connect(
+        settings.redis,
+        connections=settings.store_connections,
+        timeout_seconds=settings.store_seconds,
+    )
+    redis = clients.commands
+    reader = Reader(redis)
+    wakeups = Wakeups(
+        clients.subscriber, reader.current_versions, recheck_seconds=settings.recheck_seconds
+    )
+    background_stop = asyncio.Event()
+    try:
+        async with Sender(
+            seconds=settings.webhook_seconds, allow_private=settings.webhook_allow_private
+        ) as sender:
+            await _load(lambda: functions.load(redis), stop)
+            if stop.is_set():
+                return
+            versions: dict[LogId, int | None] = {}
+            tools = Tools(
+                work=WebhookWork(redis, clients.subscriber, secrets.token_hex(8)),
+                reader=reader,
+                logs=Logs(redis),
+                sender=sender,
+                slots=Slots(settings.webhook_attempts_at_once),
+                secret=secret,
+                versions=versions,
+                now_ms=wall_clock_ms,
+                random=random.random,
+                metrics=metrics,
+                stopping=asyncio.Event(),
+            )
+            dispatcher = Dispatcher(
+                tools,
+                versions,
+                Names(redis),
+                wakeups,
+                sweep_seconds=settings.webhook_sweep_seconds,
+            )
+            log.info("webhooks.ready")
+            if ready is not None:
+                ready.set()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(wakeups.run(background_stop))
+                await dispatcher.run(stop)
+                background_stop.set()
+    finally:
+        await clients.close()
+
+
+async def _load(load: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Loads the function library, however long the store takes to come up."""
+    told = ""
+    while not stop.is_set():
+        try:
+            await load()
+            return
+        except Refusal as refusal:
+            if refusal.message != told:
+                told = refusal.message
+                log.warning("functions.not_loaded", reason=told)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOAD_PAUSE_SECONDS):
+                    await stop.wait()
