@@ -14,7 +14,7 @@ from indelible.cli.catalogue import COMMANDS
 from indelible.errors import IndelibleError
 
 _OF_STDOUT = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
-_FREE_TEXT = ("--source", "--group", "config")
+_FREE_TEXT = ("--source", "--group")
 
 app = App(
     name="indelible",
