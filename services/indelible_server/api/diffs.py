@@ -61,7 +61,7 @@ async def diff(request: web.Request) -> web.Response:
     identity = await log_of(request)
     services = request.app[SERVICES]
     asked = _read_diff(request, services, identity)
-    head = await services.reader.head(identity.log_id)
+    head = await services.head(identity.log_id)
     check_version(asked.from_version, head, "from")
     if asked.wait_seconds and asked.to_version is None and asked.from_version == head.version:
         request[WAITED] = True
@@ -69,7 +69,7 @@ async def diff(request: web.Request) -> web.Response:
         outcome = await services.waiting.wait(identity.tenant, since, asked.wait_seconds)
         if outcome != "moved":
             return _nothing_new(services, identity, head, asked, closing=outcome == "draining")
-        head = await services.reader.head(identity.log_id)
+        head = await services.head(identity.log_id)
     return await _page(request, services, identity, head, asked)
 
 

@@ -55,7 +55,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     last_id = header(request, LAST_EVENT_ID.name)
     if last_id is not None:
         version = parse_version(last_id, LAST_EVENT_ID.name)
-    head = await services.reader.head(identity.log_id)
+    head = await services.head(identity.log_id)
     check_version(version, head, "from")
     request[WAITED] = True
     with services.waiting.admitted(identity.tenant):
@@ -163,9 +163,7 @@ class _Follower:
         """All pages to the version that is current; the last alone carries its number."""
         log_id = self._identity.log_id
         self._watch.behind.pop(log_id, None)  # a hint from here on may be of a later version
-        [head] = await self._services.heads.heads([log_id])
-        if head is None:
-            head = await self._services.reader.head(log_id)  # says why there is none
+        head = await self._services.head(log_id)
         start: int | None = 0
         while start is not None and head.version != self._version:
             wanted = Wanted(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from indelible_protocol.ids import LogId
 
 from indelible_server.api.auth import Authenticator
 from indelible_server.api.committing import Committer
@@ -19,9 +20,9 @@ from indelible_server.settings import Settings
 from indelible_server.store.committing import Commits
 from indelible_server.store.connection import Clients
 from indelible_server.store.durability import DurabilityMonitor
-from indelible_server.store.heads import Heads
 from indelible_server.store.logs import Logs
-from indelible_server.store.reading import Reader
+from indelible_server.store.reading import Head, Reader
+from indelible_server.store.shared_reads import SharedReads
 from indelible_server.store.tenants import Tenants
 from indelible_server.store.wakeups import Wakeups
 from indelible_server.store.webhooks import Webhooks
@@ -33,7 +34,7 @@ class Services:
     settings: Settings
     logs: Logs
     reader: Reader
-    heads: Heads
+    heads: SharedReads[LogId, Head | None]
     wakeups: Wakeups
     waiting: Waiting
     watches: Watches
@@ -48,6 +49,15 @@ class Services:
     pages: Pages
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
+
+    async def head(self, log_id: LogId) -> Head:
+        """By a read that begins now at the earliest, shared with all who ask for it now.
+
+        Raises:
+            Refusal: LOG_REPLACED, NONEXISTENT_LOG.
+        """
+        [head] = await self.heads.read([log_id])
+        return await self.reader.head(log_id) if head is None else head
 
     def unready(self) -> tuple[str, ...]:
         """Why the process cannot do its work now; empty when it can."""
@@ -83,7 +93,9 @@ def make_services(
     reader = Reader(redis)
     cursors = Cursors(secret)
     wakeups = Wakeups(
-        clients.subscriber, reader.current_versions, recheck_seconds=settings.recheck_seconds
+        clients.subscriber,
+        SharedReads(reader.current_versions).read,
+        recheck_seconds=settings.recheck_seconds,
     )
     metrics.waiters.set_function(lambda: wakeups.waiter_count)
     metrics.missed_hints.set_function(lambda: wakeups.missed_hints)
@@ -100,7 +112,7 @@ def make_services(
         settings=settings,
         logs=logs,
         reader=reader,
-        heads=Heads(reader.heads),
+        heads=SharedReads(reader.heads),
         wakeups=wakeups,
         waiting=Waiting(wakeups, settings),
         watches=Watches(wakeups, settings.max_tenant_watched),

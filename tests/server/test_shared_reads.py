@@ -1,4 +1,4 @@
-"""Heads are read once for all who ask together, and never from before they asked."""
+"""What many ask for together is read once, and never from before they asked."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 from indelible_protocol.ids import LogId
 from indelible_server.store.errors import Refusal, StoreUnavailable
-from indelible_server.store.heads import Heads
 from indelible_server.store.reading import Head
+from indelible_server.store.shared_reads import SharedReads
 
 ONE, TWO = LogId(b"1" * 32), LogId(b"2" * 32)
 
@@ -37,9 +37,9 @@ async def some_rounds() -> None:
 
 async def test_all_who_ask_together_share_one_read() -> None:
     store = Store()
-    heads = Heads(store.read)
-    asked = [asyncio.create_task(heads.heads([ONE])) for _ in range(1_000)]
-    other = asyncio.create_task(heads.heads([TWO]))
+    heads = SharedReads(store.read)
+    asked = [asyncio.create_task(heads.read([ONE])) for _ in range(1_000)]
+    other = asyncio.create_task(heads.read([TWO]))
     await some_rounds()
     store.go.set()
     assert await asyncio.gather(*asked) == [[Head(1, 1, 1)]] * 1_000
@@ -49,11 +49,11 @@ async def test_all_who_ask_together_share_one_read() -> None:
 
 async def test_who_asks_while_a_read_is_under_way_gets_the_next() -> None:
     store = Store()
-    heads = Heads(store.read)
-    early = asyncio.create_task(heads.heads([ONE]))
+    heads = SharedReads(store.read)
+    early = asyncio.create_task(heads.read([ONE]))
     await some_rounds()
     store.version = 2
-    late = [asyncio.create_task(heads.heads([ONE])) for _ in range(10)]
+    late = [asyncio.create_task(heads.read([ONE])) for _ in range(10)]
     await some_rounds()
     store.go.set()
     assert await early == [Head(1, 1, 1)]
@@ -63,8 +63,8 @@ async def test_who_asks_while_a_read_is_under_way_gets_the_next() -> None:
 
 async def test_one_who_leaves_takes_nothing_from_the_others() -> None:
     store = Store()
-    heads = Heads(store.read)
-    asked = [asyncio.create_task(heads.heads([ONE])) for _ in range(3)]
+    heads = SharedReads(store.read)
+    asked = [asyncio.create_task(heads.read([ONE])) for _ in range(3)]
     await some_rounds()
     asked[0].cancel()
     await some_rounds()
@@ -75,12 +75,12 @@ async def test_one_who_leaves_takes_nothing_from_the_others() -> None:
 async def test_a_read_that_fails_fails_for_its_askers_alone() -> None:
     store = Store()
     store.fails = True
-    heads = Heads(store.read)
-    asked = [asyncio.create_task(heads.heads([ONE])) for _ in range(3)]
+    heads = SharedReads(store.read)
+    asked = [asyncio.create_task(heads.read([ONE])) for _ in range(3)]
     await some_rounds()
     store.go.set()
     for each in asked:
         with pytest.raises(Refusal):
             await each
     store.fails = False
-    assert await heads.heads([ONE]) == [Head(1, 1, 1)]
+    assert await heads.read([ONE]) == [Head(1, 1, 1)]
