@@ -252,6 +252,7 @@ class Transport:
                 headers=headers,
                 timeout=timeout,
                 allow_redirects=False,
+                middlewares=_ONCE if request.method == "DELETE" else None,
             ) as response:
                 return _read(request, response, await _body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -273,6 +274,26 @@ class Transport:
         else:
             message = f"the connection to {where} was lost: {_said(error)}"
         raise UnavailableError(message, may_have_applied=request.changes and not unsent) from error
+
+
+class _LostError(aiohttp.ClientError):
+    """A connection that ended under a request."""
+
+
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keeps aiohttp from sending a DELETE again by itself: that it had been done by the first
+    would look as if there had been nothing to delete."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _LostError(str(error)) from error
+
+
+_ONCE = (_once,)
 
 
 def _is_distrust(error: Exception) -> bool:
