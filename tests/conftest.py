@@ -6,6 +6,7 @@ pytest_plugins = [
     "tests.support.engines",
     "tests.support.powercut",
     "tests.support.service",
+    "tests.support.hooking",
     "tests.support.deployment",
 ]
 

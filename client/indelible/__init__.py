@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         KeyChange,
         Version,
     )
-    from indelible.blocking import Client, Log, Mirror, Projection, Transaction, View
+    from indelible.blocking import Client, Log, Mirror, Projection, Transaction, View, Webhooks
     from indelible.client import AsyncClient
     from indelible.commands import (
         Command,
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     )
     from indelible.log import AsyncLog, AsyncView
     from indelible.mirroring import AsyncMirror
+    from indelible.notifying import AsyncWebhooks, Attempt, Delivery, Webhook, WebhookKey
     from indelible.projecting import AsyncProjection
     from indelible.transacting import AsyncTransaction, Transacted
 
@@ -71,6 +72,8 @@ __all__ = [
     "AsyncProjection",
     "AsyncTransaction",
     "AsyncView",
+    "AsyncWebhooks",
+    "Attempt",
     "Change",
     "Client",
     "Command",
@@ -79,6 +82,7 @@ __all__ = [
     "ConfigError",
     "ConflictError",
     "Delete",
+    "Delivery",
     "DeniedError",
     "Description",
     "Diff",
@@ -108,12 +112,15 @@ __all__ = [
     "VerificationError",
     "Version",
     "View",
+    "Webhook",
     "WebhookError",
+    "WebhookKey",
+    "Webhooks",
 ]
 
 _HOMES = {
     "answers": ("Change", "Commit", "Description", "Diff", "Entry", "KeyChange", "Version"),
-    "blocking": ("Client", "Log", "Mirror", "Projection", "Transaction", "View"),
+    "blocking": ("Client", "Log", "Mirror", "Projection", "Transaction", "View", "Webhooks"),
     "client": ("AsyncClient",),
     "commands": (
         "Command",
@@ -145,6 +152,7 @@ _HOMES = {
     ),
     "log": ("AsyncLog", "AsyncView"),
     "mirroring": ("AsyncMirror",),
+    "notifying": ("AsyncWebhooks", "Attempt", "Delivery", "Webhook", "WebhookKey"),
     "projecting": ("AsyncProjection",),
     "transacting": ("AsyncTransaction", "Transacted"),
 }

@@ -8,9 +8,10 @@ and leaving a `for` loop closes what it read from.
 import asyncio
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Literal, Self, TypeVar, cast
 
 from indelible.answers import Change, Commit, Description, Diff, Entry, KeyChange, Version
 from indelible.client import TIMEOUT_SECONDS, AsyncClient
@@ -21,9 +22,11 @@ from indelible.log import AsyncLog, AsyncView
 from indelible.mirroring import AsyncMirror
 from indelible.modes import ModeName
 from indelible.names import Name
+from indelible.notifying import AsyncWebhooks, Delivery, DeliveryState, Webhook
 from indelible.portal import END, Stream, call, finish
 from indelible.projecting import MAX_VERSIONS, POSITION_KEY, AsyncProjection
 from indelible.transacting import MAX_ATTEMPTS, AsyncTransaction, Transacted, check_attempts
+from indelible.webhooks import Event
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -282,6 +285,10 @@ class Log(View[Entry]):
     def describe(self) -> Description:
         return call(self._log.describe)
 
+    @_like(AsyncLog.delivered)
+    def delivered(self, event: Event) -> Diff:
+        return call(self._log.delivered, event)
+
     @_like(AsyncLog.drop)
     def drop(self) -> None:
         call(self._log.drop)
@@ -328,6 +335,70 @@ class Projection:
     @_like(AsyncProjection.run)
     def run(self) -> None:
         call(self._projection.run)
+
+
+class Webhooks:
+    """The webhooks of the database. Made by a client."""
+
+    def __init__(self, webhooks: AsyncWebhooks) -> None:
+        self._webhooks = webhooks
+
+    @_like(AsyncWebhooks.create)
+    def create(
+        self,
+        url: str,
+        *,
+        log: Name | None = None,
+        log_id: str | None = None,
+        group: str | None = None,
+        keys: Iterable[Any] = (),
+        payload: Literal["thin", "diff"] = "thin",
+        signature: Literal["hmac", "ed25519"] = "hmac",
+        description: str = "",
+    ) -> Webhook:
+        return call(
+            self._webhooks.create,
+            url,
+            log=log,
+            log_id=log_id,
+            group=group,
+            keys=keys,
+            payload=payload,
+            signature=signature,
+            description=description,
+        )
+
+    @_like(AsyncWebhooks.list)
+    def list(self) -> View[Webhook]:
+        return View(self._webhooks.list())
+
+    @_like(AsyncWebhooks.get)
+    def get(self, webhook_id: str) -> Webhook:
+        return call(self._webhooks.get, webhook_id)
+
+    @_like(AsyncWebhooks.delete)
+    def delete(self, webhook_id: str) -> None:
+        call(self._webhooks.delete, webhook_id)
+
+    @_like(AsyncWebhooks.enable)
+    def enable(self, webhook_id: str) -> Webhook:
+        return call(self._webhooks.enable, webhook_id)
+
+    @_like(AsyncWebhooks.rotate_secret)
+    def rotate_secret(self, webhook_id: str) -> Webhook:
+        return call(self._webhooks.rotate_secret, webhook_id)
+
+    @_like(AsyncWebhooks.trigger)
+    def trigger(self, webhook_id: str) -> str:
+        return call(self._webhooks.trigger, webhook_id)
+
+    @_like(AsyncWebhooks.deliveries)
+    def deliveries(self, webhook_id: str, *, state: DeliveryState | None = None) -> View[Delivery]:
+        return View(self._webhooks.deliveries(webhook_id, state=state))
+
+    @_like(AsyncWebhooks.replay)
+    def replay(self, webhook_id: str, *, since: datetime) -> int:
+        return call(self._webhooks.replay, webhook_id, since=since)
 
 
 class Client:
@@ -423,3 +494,8 @@ class Client:
         )
         for log, diff in _steps(moves):
             yield twins.setdefault(log, Log(log)), diff
+
+    @property
+    @_like(AsyncClient.webhooks)
+    def webhooks(self) -> Webhooks:
+        return Webhooks(self._client.webhooks)

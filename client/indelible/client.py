@@ -21,6 +21,7 @@ from indelible.keyring import Identity, original_name
 from indelible.log import AsyncLog, AsyncView, described
 from indelible.modes import Mode, ModeName
 from indelible.names import Name, name_bytes, name_of
+from indelible.notifying import AsyncWebhooks
 from indelible.opening import found_log
 from indelible.remote import Service
 from indelible.transport import Transport
@@ -199,6 +200,15 @@ class AsyncClient:
         async with aclosing(moves):
             async for move in moves:
                 yield move
+
+    @property
+    def webhooks(self) -> AsyncWebhooks:
+        """URLs that the service tells of new versions: made, listed, mended."""
+        return AsyncWebhooks(self._service, self._opened)
+
+    async def _opened(self, name: Name) -> AsyncLog:
+        """In the modes that it has."""
+        return await self.log(name, key_mode=None, value_mode=None)
 
     def _name_in(self, description: messages.Description) -> Name | None:
         """None for a name that another master key sealed."""

@@ -40,7 +40,9 @@ from indelible.handle import Handle
 from indelible.mirroring import AsyncMirror
 from indelible.modes import ModeName
 from indelible.names import Name
+from indelible.remote import in_range
 from indelible.transacting import MAX_ATTEMPTS, AsyncTransaction, Transacted, Turns, transact
+from indelible.webhooks import Event
 from indelible.writing import Draft, Writer, draft
 
 T = TypeVar("T")
@@ -336,6 +338,23 @@ class AsyncLog(AsyncView[Entry]):
                 yield await self._handle.opened(page, Codec.version)
 
         return AsyncView(pages)
+
+    async def delivered(self, event: Event) -> Diff:
+        """What a verified event of a webhook says that changed.
+
+        Opened from the sealed diff that came with it; asked for if it was too large to come, or
+        the webhook is a thin one.
+
+        Raises:
+            RequestError: the event is not about versions of this log.
+        """
+        low, high = event.from_version, event.to_version
+        if event.log_id != self.log_id or low is None or high is None:
+            raise RequestError(f"the event {event.type} is not about versions of {self.name!r}")
+        if event.diff is None:
+            return Diff(low, high, tuple([change async for change in self.diff(low, high)]))
+        carried = in_range(event.diff)
+        return Diff(low, high, tuple(await self._handle.opened(carried.changes, Codec.change)))
 
     # The log itself
 

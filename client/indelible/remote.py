@@ -28,19 +28,45 @@ class Service:
         self.transport = transport
         self.timeout_seconds = timeout_seconds
 
-    async def ask(self, request: Request[A], timeout_seconds: float | None = None) -> Answer[A]:
-        """The answer to a request that may be sent twice."""
+    async def ask(
+        self,
+        request: Request[A],
+        timeout_seconds: float | None = None,
+        *,
+        may_repeat: bool = True,
+    ) -> Answer[A]:
+        """The answer to a request that may be sent twice; if it may not, it is sent again only
+        when it certainly had no effect."""
         attempts = Attempts(self.timeout_seconds if timeout_seconds is None else timeout_seconds)
         while True:
             try:
                 return await self.transport.send(request, attempts.remaining_seconds)
             except UnavailableError as error:
-                if not error.retryable:
+                if not error.retryable or (error.may_have_applied and not may_repeat):
                     raise
                 await attempts.pause(error)
 
     async def message(self, request: Request[A], timeout_seconds: float | None = None) -> A:
         return held(await self.ask(request, timeout_seconds))
+
+    async def remove(self, path: str, gone: ErrorCode) -> None:
+        """Deletes what is at `path`; `gone` is what the service says of it from then on."""
+        attempts = Attempts(self.timeout_seconds)
+        request: Request[Message] = Request(method="DELETE", path=path)
+        in_doubt = False
+        while True:
+            try:
+                await self.transport.send(request, attempts.remaining_seconds)
+                return
+            except UnavailableError as error:
+                if not (error.retryable or error.may_have_applied):
+                    raise
+                in_doubt = in_doubt or error.may_have_applied
+                await attempts.pause(error)
+            except NotFoundError as error:
+                if in_doubt and error.code is gone:
+                    return  # by the try whose answer was lost
+                raise
 
     async def opened(self, name: bytes) -> messages.Opened:
         """
@@ -91,22 +117,7 @@ class RemoteLog:
         return await self._get(self._path(paths.LOG), messages.Description)
 
     async def drop(self) -> None:
-        attempts = Attempts(self.service.timeout_seconds)
-        request: Request[Message] = Request(method="DELETE", path=self._path(paths.LOG))
-        in_doubt = False
-        while True:
-            try:
-                await self.service.transport.send(request, attempts.remaining_seconds)
-                return
-            except UnavailableError as error:
-                if not (error.retryable or error.may_have_applied):
-                    raise
-                in_doubt = in_doubt or error.may_have_applied
-                await attempts.pause(error)
-            except NotFoundError as error:
-                if in_doubt and error.code is ErrorCode.LOG_REPLACED:
-                    return  # by the try whose answer was lost
-                raise
+        await self.service.remove(self._path(paths.LOG), ErrorCode.LOG_REPLACED)
 
     async def commit(
         self, commit: messages.Commit, timeout_seconds: float, *, ask_entries: bool = False
@@ -132,7 +143,7 @@ class RemoteLog:
         first = await self._get(self._path(paths.DIFF), messages.Diff, query)
         if first.from_version != from_version or to_version not in (None, first.to_version):
             raise _contradiction(first, from_version, to_version)
-        yield _in_range(first)
+        yield in_range(first)
         async for page in self.rest_of(first):
             yield page
 
@@ -147,7 +158,7 @@ class RemoteLog:
                 raise VerificationError(
                     "a page without changes, but with a next one", evidence={"page": page}
                 )
-            yield _in_range(page)
+            yield in_range(page)
             cursor = page.cursor
 
     async def next_diff(
@@ -178,7 +189,7 @@ class RemoteLog:
         """The first page of what came after `from_version`, which it was asked or waited for."""
         if first.from_version != from_version or first.to_version < from_version:
             raise _contradiction(first, from_version, None)
-        return _in_range(first)
+        return in_range(first)
 
     async def entry(self, token: bytes, at: int | None) -> messages.Entry | None:
         """None for a key that has no value."""
@@ -287,7 +298,7 @@ def _contradiction(
     )
 
 
-def _in_range(page: messages.Diff) -> messages.Diff:
+def in_range(page: messages.Diff) -> messages.Diff:
     """
     Raises:
         VerificationError: an entry that cannot have come or gone between the two versions.

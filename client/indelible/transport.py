@@ -17,7 +17,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import aiohttp
 import msgspec
-from indelible_protocol import limits, messages
+from indelible_protocol import limits, messages, paths
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.messages import Form, Message
 
@@ -73,6 +73,8 @@ _CLASSES: Mapping[ErrorCode, type[IndelibleError]] = {
     ErrorCode.REQUEST_TIMEOUT: UnavailableError,
 }
 
+_POSTS_THAT_READ = (paths.BATCH_GET.removeprefix(paths.LOG), paths.WAIT)
+
 A = TypeVar("A", bound=Message)
 
 
@@ -93,9 +95,7 @@ class Request(Generic[A]):
     @property
     def changes(self) -> bool:
         """Whether it may have had an effect when its answer is lost."""
-        if self.method == "POST":
-            return self.path.endswith("/commits")
-        return self.method != "GET"
+        return self.method != "GET" and not self.path.endswith(_POSTS_THAT_READ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,15 +264,15 @@ class Transport:
         if self.pool.closed and not request.changes:
             raise RequestError("the client was closed meanwhile") from error
         if _is_distrust(error):
-            raise ConfigError(f"no trusted connection to {where}: {_said(error)}") from error
+            raise ConfigError(f"no trusted connection to {where}: {said(error)}") from error
         # Every one of these came before the request was sent.
         unsent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         if isinstance(error, aiohttp.ClientConnectorError):
-            message = f"no connection to {where}: {_said(error)}"
+            message = f"no connection to {where}: {said(error)}"
         elif isinstance(error, TimeoutError):
             message = f"no answer from {where} in time"
         else:
-            message = f"the connection to {where} was lost: {_said(error)}"
+            message = f"the connection to {where} was lost: {said(error)}"
         raise UnavailableError(message, may_have_applied=request.changes and not unsent) from error
 
 
@@ -305,7 +305,7 @@ def _is_distrust(error: Exception) -> bool:
     )
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What happened, without a library's words about where."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         cause: object = error.certificate_error

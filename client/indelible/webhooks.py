@@ -236,11 +236,17 @@ def _members(told: _Body) -> dict[str, Any]:
         return {"log_id": parse_log_id(deleted.log).hex(), "group": deleted.group}
     if told.type == webhooks.UPDATED:
         updated = msgspec.convert(told.data, _Updated)
+        versions, diff = (updated.fromVersion, updated.toVersion), updated.diff
+        if diff is not None and (diff.from_version, diff.to_version, diff.cursor) != (
+            *versions,
+            None,
+        ):
+            raise ProtocolError("a diff that is not the event's, or not whole")
         return {
             "log_id": parse_log_id(updated.log).hex(),
             "group": updated.group,
-            "from_version": updated.fromVersion,
-            "to_version": updated.toVersion,
-            "diff": updated.diff,
+            "from_version": versions[0],
+            "to_version": versions[1],
+            "diff": diff,
         }
     return {}

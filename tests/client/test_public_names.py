@@ -17,12 +17,14 @@ from indelible import (
     AsyncProjection,
     AsyncTransaction,
     AsyncView,
+    AsyncWebhooks,
     Client,
     Log,
     Mirror,
     Projection,
     Transaction,
     View,
+    Webhooks,
     errors,
 )
 
@@ -33,6 +35,7 @@ TWINS = [
     (AsyncProjection, Projection),
     (AsyncTransaction, Transaction),
     (AsyncView, View),
+    (AsyncWebhooks, Webhooks),
 ]
 # What only makes sense on one side, and the reason.
 ONE_SIDED = {

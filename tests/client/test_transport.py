@@ -148,6 +148,7 @@ KINDS = {
         "NONEXISTENT_VERSION",
         "NONEXISTENT_LOG",
         "NONEXISTENT_KEY",
+        "NONEXISTENT_WEBHOOK",
         "LOG_REPLACED",
         "FORGOTTEN_VERSION",
     ],

@@ -335,6 +335,8 @@ def test_what_was_seen_takes_bounded_room_and_the_oldest_leaves() -> None:
         updated(toVersion="7"),
         updated(toVersion=2**53),
         updated(diff={}),
+        updated(diff=DIFF | {"from": 4}),
+        updated(diff=DIFF | {"cursor": "x"}),
         updated(diff=DIFF | {"changes": [{"op": "add", "key": "no base64"}]}),
     ],
     ids=lambda body: body[:60].decode(errors="replace"),

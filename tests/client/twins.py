@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from indelible import Client, Log, View
+from indelible import Client, Log, View, Webhooks
 
-VIEWS = ("at", "diff", "follow", "follow_group", "follow_many", "history", "versions", "logs")
+VIEWS = (
+    *("at", "deliveries", "diff", "follow", "follow_group", "follow_many"),
+    *("history", "list", "logs", "versions"),
+)
 END = object()
 
 
@@ -27,9 +30,11 @@ class Threads:
 
 
 class Threaded:
-    """A Client, Log or View whose methods are awaited and whose items come by `async for`."""
+    """A Client, Log, View or Webhooks whose methods are awaited, its items by `async for`."""
 
-    def __init__(self, target: Client | Log | View[Any] | Iterator[Any], threads: Threads) -> None:
+    def __init__(
+        self, target: Client | Log | View[Any] | Webhooks | Iterator[Any], threads: Threads
+    ) -> None:
         self.target = target
         self._threads = threads
 
@@ -37,6 +42,8 @@ class Threaded:
         if name == "version" and isinstance(self.target, Log):
             return self._threads.run(lambda: getattr(self.target, name))
         attribute = getattr(self.target, name)
+        if isinstance(attribute, Webhooks):
+            return Threaded(attribute, self._threads)
         if not callable(attribute):
             return attribute
         if name in VIEWS:
@@ -57,7 +64,7 @@ class Threaded:
         await self._threads.run(self.target.close)  # type: ignore[union-attr]
 
     def __aiter__(self) -> "ThreadedIterator":
-        assert not isinstance(self.target, Client)
+        assert not isinstance(self.target, Client | Webhooks)
         return ThreadedIterator(iter(self.target), self._threads)
 
     async def __anext__(self) -> Any:
