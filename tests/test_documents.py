@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 from indelible.cli import exits
 from indelible.cli.app import app
+from indelible.cli.catalogue import COMMANDS
 from indelible_protocol.commands import LogKind
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
@@ -41,6 +42,11 @@ def test_every_command_and_exit_code_is_in_the_commands() -> None:
     commands = ROOT / "client/COMMANDS.md"
     listed = first_words(commands, "commands")
     assert set(listed) == {name for name in app.resolved_commands() if name[0] != "-"}
+    for each in COMMANDS:
+        if each.commands:
+            inner = {name for name in app[each.name].resolved_commands() if name[0] != "-"}
+            rows = first_words(commands, f"{each.name} commands")
+            assert set(rows) == {f"{each.name} {name}" for name in inner}
     codes = {int(word) for word in first_words(commands, "exit codes")}
     assert codes == set(exits.ALL)
 

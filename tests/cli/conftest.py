@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from indelible.cli import run
 
 from tests.client.conftest import profile_of
 from tests.support.service import SERVER, Service, make_tenant, store_of
+from tests.support.webhooks import Receiver, receiver
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,20 @@ def cli_of(monkeypatch: pytest.MonkeyPatch, capfdbinary: Any) -> Callable[[Path]
         return Done(code, out.decode(errors="surrogateescape"), err.decode())
 
     return make
+
+
+@pytest.fixture
+def target() -> Iterator[Receiver]:
+    """A receiver of webhooks, in a loop of its own: a command blocks this one's thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    opened = receiver()
+    yield asyncio.run_coroutine_threadsafe(opened.__aenter__(), loop).result()
+    asyncio.run_coroutine_threadsafe(opened.__aexit__(None, None, None), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 @pytest.fixture

@@ -255,8 +255,46 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "minutes that are none": ("stats config --minutes 0", 2, ">= 1"),
     "a range that is none": ("diff config 1-2", 2, "A..B"),
     "an age that is none": ("follow config --since yesterday", 2, "10m"),
+    "an age beyond all calendars": ("follow config --since 9999999d", 2, "calendars"),
     "two places to begin": ("follow config --since 5m -n 3", 2, "one of them"),
     "dropping unasked": ("drop config", 2, "--yes"),
+    "no webhook command of that name": ("webhook lisen", 2, "indelible webhook --help"),
+    "nowhere to forward to": ("webhook listen config", 2, "indelible webhook listen --help"),
+    "a place to forward to that is none": (
+        "webhook listen config --forward-to localhost:3000",
+        2,
+        "http://localhost:3000",
+    ),
+    "a log to listen to that is not there": (
+        "webhook listen nothing --forward-to http://localhost:3",
+        3,
+        "'nothing'",
+    ),
+    "a group to listen to that is empty": (
+        "webhook listen --group nothing --forward-to http://localhost:3",
+        3,
+        "no log",
+    ),
+    "keys of no log": (
+        "webhook listen --key a --forward-to http://localhost:3",
+        2,
+        "indelible webhook listen --help",
+    ),
+    "nowhere to show a webhook's key": (
+        "webhook listen config -q --forward-to http://localhost:3",
+        2,
+        "--secret-file",
+    ),
+    "a webhook's key that is none": (
+        "webhook listen config --secret-file secret.txt --forward-to http://localhost:3",
+        1,
+        "whsec_",
+    ),
+    "a webhook's key that is a folder": (
+        "webhook listen config --secret-file folder --forward-to http://localhost:3",
+        1,
+        "Is a directory",
+    ),
     "a profile that is there already": ("init --credentials credentials.json", 4, "--force"),
     "credentials that are not there": ("init --credentials absent.json", 1, "absent.json"),
     "credentials with a master key": (

@@ -2,7 +2,8 @@
 
 In a `console` block, `$ ` begins a command, and what stands below it is what the command must
 print (`…` stands for anything). Variables and functions outlive their block. A `python` block
-is a program of its own. A block that is not run says why, in a comment before it.
+is a program of its own; one with a title is a file of that name, for a console block to run. A
+block that is not run says why, in a comment before it.
 """
 
 import os
@@ -15,11 +16,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.polling import until
+from tests.support.ports import free_port
 
 _BLOCK = re.compile(
-    r"(?:^<!-- (?P<note>.*?) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```", re.M | re.S
+    r"(?:^<!-- (?P<note>[^\n]*?) -->\n)?"
+    r"^```(?P<kind>\w+)(?: title=\"(?P<file>[\w.]+)\")?\n(?P<text>.*?)^```",
+    re.M | re.S,
 )
 DEFAULT_PORT = "8480"
+OTHER_PORT = "8481"  # of a reader's own programs
+_READY = (b"api.ready", b"Running on")  # what programs say when they listen
 # Every command runs in a shell that begins where the last one ended.
 _SHELL = """
 [ -f .shell ] && . ./.shell
@@ -32,6 +38,7 @@ declare -p | grep -vE '^declare -[a-zA-Z]*r' > .shell; declare -f >> .shell
 class Block(NamedTuple):
     kind: str
     text: str
+    file: str = ""
 
 
 def blocks_of(document: Path) -> list[Block]:
@@ -39,7 +46,7 @@ def blocks_of(document: Path) -> list[Block]:
     found = []
     for match in _BLOCK.finditer(document.read_text()):
         if match["note"] is None:
-            found.append(Block(match["kind"], match["text"]))
+            found.append(Block(match["kind"], match["text"], match["file"] or ""))
         else:
             assert match["note"].startswith("not run: "), match["note"]
     return found
@@ -60,17 +67,21 @@ class Reader:
 
     def __init__(self, folder: Path, port: int) -> None:
         self._folder = folder
-        self._port = str(port)
+        self._ports = {DEFAULT_PORT: str(port), OTHER_PORT: str(free_port())}
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("INDELIBLE_")} | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(folder),
             "XDG_CONFIG_HOME": str(folder / "config"),
             "NO_COLOR": "1",
+            "PYTHONUNBUFFERED": "1",
         }
         self._background: list[subprocess.Popen[bytes]] = []
 
     async def type(self, block: Block) -> None:
-        text = block.text.replace(DEFAULT_PORT, self._port)
+        text = re.sub("|".join(self._ports), lambda match: self._ports[match[0]], block.text)
+        if block.file:
+            (self._folder / block.file).write_text(text)
+            return
         if block.kind == "python":
             self._run([sys.executable, "-c", text])
             return
@@ -86,13 +97,23 @@ class Reader:
             )
 
     async def _start(self, command: str) -> None:
-        log_file = self._folder / "server.log"
+        log_file = self._folder / f"background-{len(self._background)}.log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                command.split(), cwd=self._folder, env=self._env, stderr=log, process_group=0
+                command.split(),
+                cwd=self._folder,
+                env=self._env,
+                stdout=log,
+                stderr=log,
+                process_group=0,
             )
         self._background.append(process)
-        await until(lambda: b"api.ready" in log_file.read_bytes(), within_seconds=30)
+
+        def is_ready() -> bool:
+            assert process.poll() is None, log_file.read_text()
+            return any(words in log_file.read_bytes() for words in _READY)
+
+        await until(is_ready, within_seconds=30)
 
     def _run(self, arguments: list[str]) -> str:
         done = subprocess.run(

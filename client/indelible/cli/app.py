@@ -10,24 +10,40 @@ import traceback
 from cyclopts import App, CycloptsError
 
 from indelible.cli import exits, failures
-from indelible.cli.catalogue import COMMANDS
+from indelible.cli.catalogue import COMMANDS, Listed
 from indelible.errors import IndelibleError
 
 _OF_STDOUT = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
-_FREE_TEXT = ("--source", "--group")
+_FREE_TEXT = ("--source", "--group", "--description")
 
 app = App(
     name="indelible",
     help_format="plaintext",  # markdown would load its own renderer
     version_flags=[],
 )
-for _each in COMMANDS:
-    app.command(
-        f"indelible.cli.{_each.target}",
-        name=_each.name,
-        help=_each.summary,
-        help_epilogue="Examples:\n\n" + "\n\n".join(f"  {line}" for line in _each.examples),
+
+
+def _add(parent: App, listed: Listed) -> None:
+    name = listed.name.split()[-1]
+    epilogue = "Examples:\n\n" + "\n\n".join(f"  {line}" for line in listed.examples)
+    if not listed.commands:
+        target = f"indelible.cli.{listed.target}"
+        parent.command(target, name=name, help=listed.summary, help_epilogue=epilogue)
+        return
+    group = App(
+        name=name,
+        help=listed.summary,
+        help_epilogue=epilogue,
+        help_format="plaintext",
+        version_flags=[],
     )
+    for each in listed.commands:
+        _add(group, each)
+    parent.command(group)
+
+
+for _each in COMMANDS:
+    _add(app, _each)
 
 
 def run_command(arguments: list[str]) -> int:
@@ -45,12 +61,19 @@ def run_command(arguments: list[str]) -> int:
         command(*bound.args, **bound.kwargs)
         sys.stdout.flush()
     except IndelibleError as error:
-        return _tell(failures.of_command(error, typed[0], bound.arguments), error, arguments)
+        ending = failures.of_command(error, _named(typed), bound.arguments)
+        return _tell(ending, error, arguments)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OF_STDOUT:
             raise
         return _tell(failures.unforeseen(error), error, arguments)
     return exits.DONE
+
+
+def _named(typed: list[str]) -> str:
+    """The command's whole name."""
+    several = {each.name for each in COMMANDS if each.commands}
+    return " ".join(typed[: 2 if typed[0] in several else 1])
 
 
 def _tell(ending: failures.Ending, error: Exception, arguments: list[str]) -> int:

@@ -7,12 +7,105 @@ from typing import NamedTuple
 
 
 class Listed(NamedTuple):
-    """`target` is module:function under `indelible.cli`."""
+    """`target` is module:function under `indelible.cli`; empty where `commands` follow the name,
+    each with the whole of its own."""
 
     name: str
     target: str
     summary: str
     examples: tuple[str, ...]
+    commands: "tuple[Listed, ...]" = ()
+
+
+WEBHOOK_COMMANDS = (
+    Listed(
+        "webhook create",
+        "webhooks:create",
+        "Have a URL told of new versions; print the key to verify with.",
+        (
+            "indelible webhook create https://example.org/hook config",
+            "indelible webhook create https://example.org/hook config --key theme --payload diff",
+        ),
+    ),
+    Listed(
+        "webhook list",
+        "webhooks:list_",
+        "List webhooks.",
+        ("indelible webhook list", "indelible webhook list -o ndjson | jq .url"),
+    ),
+    Listed(
+        "webhook show",
+        "webhooks:show",
+        "Print all that there is to know of a webhook.",
+        (
+            "indelible webhook show wh_0123456789abcdef",
+            "indelible webhook show wh_0123456789abcdef -o json",
+        ),
+    ),
+    Listed(
+        "webhook delete",
+        "webhooks:delete",
+        "Tell a URL nothing more.",
+        (
+            "indelible webhook delete wh_0123456789abcdef",
+            "indelible webhook delete wh_0123456789abcdef -o json",
+        ),
+    ),
+    Listed(
+        "webhook enable",
+        "webhooks:enable",
+        "Begin anew with a webhook that is disabled.",
+        (
+            "indelible webhook enable wh_0123456789abcdef",
+            "indelible webhook enable wh_0123456789abcdef -o json",
+        ),
+    ),
+    Listed(
+        "webhook deliveries",
+        "webhooks:deliveries",
+        "List what was sent to a webhook, and what was answered.",
+        (
+            "indelible webhook deliveries wh_0123456789abcdef",
+            "indelible webhook deliveries wh_0123456789abcdef --state dead -n 5 -o json",
+        ),
+    ),
+    Listed(
+        "webhook replay",
+        "webhooks:replay",
+        "Send again what was given up.",
+        (
+            "indelible webhook replay wh_0123456789abcdef --since 2d",
+            "indelible webhook replay wh_0123456789abcdef --since 2026-01-07T10:00:00Z",
+        ),
+    ),
+    Listed(
+        "webhook rotate-secret",
+        "webhooks:rotate_secret",
+        "Sign with a new key too; print it.",
+        (
+            "indelible webhook rotate-secret wh_0123456789abcdef",
+            "indelible webhook rotate-secret wh_0123456789abcdef -o json | jq -r .secret",
+        ),
+    ),
+    Listed(
+        "webhook trigger",
+        "webhooks:trigger",
+        "Send a webhook an event that says nothing, to try it.",
+        (
+            "indelible webhook trigger wh_0123456789abcdef",
+            "indelible webhook trigger wh_0123456789abcdef -o json",
+        ),
+    ),
+    Listed(
+        "webhook listen",
+        "listening:listen",
+        "Send what webhooks would to a program on this machine.",
+        (
+            "indelible webhook listen config --forward-to http://localhost:3000/hook",
+            "indelible webhook listen config --since v0 --once --forward-to http://localhost:3000",
+        ),
+    ),
+)
 
 
 COMMANDS = (
@@ -124,6 +217,16 @@ COMMANDS = (
         "writing:drop",
         "Delete a log with all its versions.",
         ("indelible drop config", "indelible drop config --yes"),
+    ),
+    Listed(
+        "webhook",
+        "",
+        "Have a URL told of every new version.",
+        (
+            "indelible webhook create https://example.org/hook config",
+            "indelible webhook listen config --forward-to http://localhost:3000/hook",
+        ),
+        WEBHOOK_COMMANDS,
     ),
     Listed(
         "doctor",

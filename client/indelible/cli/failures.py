@@ -55,6 +55,7 @@ _NEXT_BY_CODE: dict[ErrorCode, str] = {
     ErrorCode.LOG_REPLACED: "indelible ls lists the logs that there are",
     ErrorCode.NONEXISTENT_LOG: "indelible ls lists the logs of this profile; indelible create "
     "{log} makes one",
+    ErrorCode.NONEXISTENT_WEBHOOK: "indelible webhook list lists those that there are",
     ErrorCode.UNEXPECTED_VERSION: "indelible diff {log} {expected}.. shows what changed; then "
     "decide again",
     ErrorCode.UNEXPECTED_VALUE: "indelible get {log} KEY shows the value that is there",

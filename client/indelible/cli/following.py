@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,7 @@ from indelible.cli.options import AT_LEAST_0, DEFAULT, Common, flag
 from indelible.cli.output import PREFIX_STYLES, Output, moment
 from indelible.cli.reading import change_line, change_members
 from indelible.cli.sessions import async_client_of, modes_of
-from indelible.cli.values import age_seconds, log_name, name_text, one_version
+from indelible.cli.values import log_name, name_text, one_version, time_ago
 from indelible.errors import RequestError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def follow(
     with suppress(KeyboardInterrupt):
         asyncio.run(
             _follow(
-                logs, common, output, partial(_start, since=since, count=count), once, timestamps
+                logs, common, output, partial(start_of, since=since, count=count), once, timestamps
             )
         )
 
@@ -85,7 +85,7 @@ async def _follow(
     once: bool,
     timestamps: bool,
 ) -> None:
-    with _ConnectionNotes(output):
+    with ConnectionNotes(output):
         async with async_client_of(common) as client:
             logs = [
                 await client.log(log_name(name), key_mode=None, value_mode=None) for name in names
@@ -99,7 +99,7 @@ async def _follow(
                     for log, printer in zip(logs, printers, strict=True):
                         tasks.create_task(_print_diffs(log, await start(log), printer, once))
             except ExceptionGroup as group:
-                raise _first_of(group) from None
+                raise first_of(group) from None
 
 
 async def _follow_group(
@@ -121,9 +121,9 @@ async def _follow_group(
                     printers[log.log_id].print(diff)
 
 
-def _first_of(group: ExceptionGroup[Exception]) -> Exception:
+def first_of(group: ExceptionGroup[Exception]) -> Exception:
     first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, ExceptionGroup) else first
+    return first_of(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def _print_diffs(log: "AsyncLog", after: int | None, printer: "_Printer", once: bool) -> None:
@@ -134,16 +134,15 @@ async def _print_diffs(log: "AsyncLog", after: int | None, printer: "_Printer", 
                 return
 
 
-async def _start(log: "AsyncLog", *, since: str | None, count: int | None) -> int | None:
+async def start_of(log: "AsyncLog", *, since: str | None, count: int | None) -> int | None:
     """The version to begin after; None for the current one."""
     if count is not None:
         return max(0, await log.version - count)
     if since is None:
         return None
-    age = age_seconds(since)
-    if age is None:
+    limit = time_ago(since)
+    if limit is None:
         return one_version(since)
-    limit = datetime.now(UTC) - timedelta(seconds=age)
     async for version in log.versions():
         if version.time < limit:
             return version.version
@@ -184,7 +183,7 @@ class _Printer:
             self._output.line(self._prefix + change_line(self._output, change, self._modes))
 
 
-class _ConnectionNotes(logging.Handler):
+class ConnectionNotes(logging.Handler):
     """Says on stderr when a connection is lost and when it is back."""
 
     def __init__(self, output: Output) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,19 @@ def version_range(text: str) -> tuple[int | None, int | None]:
     return first, last
 
 
-def age_seconds(text: str) -> float | None:
-    """Of `10m`, `90s`, `2h`, `1d`; None for anything else."""
+def time_ago(text: str) -> datetime | None:
+    """When it was `10m`, `90s`, `2h`, `1d` ago; None for anything else.
+
+    Raises:
+        RequestError: longer ago than calendars go.
+    """
     match = _AGE.fullmatch(text)
-    return float(match[1]) * _SECONDS[match[2]] if match else None
+    if match is None:
+        return None
+    try:
+        return datetime.now(UTC) - timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    except OverflowError:
+        raise RequestError(f"{text} ago is before all calendars") from None
 
 
 def one_version(text: str) -> int:
