@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +79,20 @@ def cli_of(monkeypatch: pytest.MonkeyPatch, capfdbinary: Any) -> Callable[[Path]
 @pytest.fixture
 def target() -> Iterator[Receiver]:
     """A receiver of webhooks, in a loop of its own: a command blocks this one's thread."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
+    opened: Future[tuple[Receiver, Callable[[], object]]] = Future()
+
+    async def receive() -> None:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        async with receiver() as made:
+            opened.set_result((made, partial(loop.call_soon_threadsafe, done.set)))
+            await done.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(receive(),))
     thread.start()
-    opened = receiver()
-    yield asyncio.run_coroutine_threadsafe(opened.__aenter__(), loop).result()
-    asyncio.run_coroutine_threadsafe(opened.__aexit__(None, None, None), loop).result()
-    loop.call_soon_threadsafe(loop.stop)
+    made, close = opened.result(10)
+    yield made
+    close()
     thread.join()
-    loop.close()
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ async def _follow_group(
 ) -> None:
     printers: dict[str, _Printer] = {}
     styles = cycle(PREFIX_STYLES)
-    with _ConnectionNotes(output):
+    with ConnectionNotes(output):
         async with async_client_of(common) as client:
             moves = client.follow_group(group, from_start=from_start)
             async with aclosing(moves):
