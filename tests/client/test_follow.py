@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 from indelible import (
     AsyncLog,
     Change,
@@ -274,6 +276,53 @@ async def test_a_position_in_another_log_is_refused_and_both_are_named(
         position.write_text(text)
         with pytest.raises(ConfigError, match="not a position file"):
             await anext(aiter(log.follow(position=position)))
+
+
+async def test_a_cache_that_repeats_an_empty_answer_is_not_asked_without_a_pause(
+    open_client: OpenClient, service: Service, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one would that ignores what stands behind the question mark."""
+    monkeypatch.setattr(watching, "POLL_SECONDS", 30.0)
+    asked = []
+
+    async def cache(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/diff"):
+            asked.append(request.query)
+            return web.Response(status=204, headers={"Indelible-Interval": "7"})
+        headers = {name: request.headers[name] for name in ("Authorization", "Accept")}
+        headers["Content-Type"] = request.content_type
+        async with (
+            aiohttp.ClientSession() as http,
+            http.request(
+                request.method,
+                service.url + request.raw_path,
+                data=await request.read(),
+                headers=headers,
+            ) as answer,
+        ):
+            return web.Response(
+                status=answer.status, body=await answer.read(), content_type=answer.content_type
+            )
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", cache)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        log = await open_client(profile_of(service, url=url)).log("config", create=True)
+        follower = Follower(log)
+        await until(lambda: len(asked) >= 4)
+        assert [dict(query) for query in asked[:2]] == [
+            {"from": "0", "interval": "0", "wait": "30"},
+            {"from": "0", "interval": "7", "wait": "30"},
+        ]
+        await asyncio.sleep(1.0)
+        assert len(asked) < 40  # pauses of 0.1 s on average; without them, hundreds
+        await follower.stop()
+    finally:
+        await runner.cleanup()
 
 
 FOLLOW = """

@@ -212,16 +212,47 @@ async def test_a_silent_stream_is_kept_alive_and_ends_with_its_key(
         assert await code_of(theirs.get(f"{foreign}/events")) == (401, "BAD_API_KEY")
 
 
-async def revoke(service: Service, apikey: str) -> None:
+async def test_a_stream_that_is_never_silent_ends_with_its_key_too(service: Service) -> None:
+    _, apikey = await make_tenant(*await store_of(service))
+    async with tenants_of(service) as tenants:
+        other = await tenants.add_key(await name_of(tenants, apikey))
+    async with session(service, apikey) as theirs, session(service, other) as writer:
+        log = await make_log(writer)
+
+        async def keep_writing() -> None:
+            for n in range(10_000):
+                await upsert(writer, log, "a", str(n))
+                await asyncio.sleep(0.05)
+
+        async with stream_of(theirs, log) as stream:
+            writing = asyncio.create_task(keep_writing())
+            await next_of(stream)
+            await revoke(service, apikey)
+            async with asyncio.timeout(10.5):
+                assert len([event async for event in stream]) > 10
+            assert not writing.done()
+            writing.cancel()
+            await asyncio.wait([writing])
+
+
+@asynccontextmanager
+async def tenants_of(service: Service) -> AsyncIterator[Tenants]:
     url, secret = await store_of(service)
     clients = connect(url, connections=1, timeout_seconds=5.0)
     try:
-        tenants = Tenants(clients.commands, secret)
-        key_id = apikey.split("_")[1]
-        [name] = [each.name for each in await tenants.list() if key_id in each.key_ids]
-        await tenants.revoke_key(name, key_id)
+        yield Tenants(clients.commands, secret)
     finally:
         await clients.close()
+
+
+async def name_of(tenants: Tenants, apikey: str) -> str:
+    [name] = [each.name for each in await tenants.list() if apikey.split("_")[1] in each.key_ids]
+    return name
+
+
+async def revoke(service: Service, apikey: str) -> None:
+    async with tenants_of(service) as tenants:
+        await tenants.revoke_key(await name_of(tenants, apikey), apikey)
 
 
 async def test_curl_follows_a_log_and_comes_back_where_it_was(

@@ -59,8 +59,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     check_version(version, head, "from")
     request[WAITED] = True
     with services.waiting.admitted(identity.tenant):
-        stream = _Stream(request)
-        await stream.begin(place(identity, head))
+        stream = _Stream(request, place(identity, head))
         watch = Watch()
         follower = _Follower(
             services,
@@ -72,20 +71,21 @@ async def events(request: web.Request) -> web.StreamResponse:
             limit=limit,
         )
         try:
-            await _until_end(follower, stream, request)
+            await _until_end(follower, stream, request[ID])
         finally:
             services.wakeups.release(watch)
     return stream.response
 
 
-async def _until_end(follower: "_Follower", stream: "_Stream", request: web.Request) -> None:
+async def _until_end(follower: "_Follower", stream: "_Stream", request_id: str) -> None:
     """Whatever happens now, no other answer can follow: what is wrong is told to the log."""
     try:
+        await stream.begin()
         await follower.run()
     except (ConnectionError, TimeoutError):
         stream.abort()
     except Exception:
-        log.exception("stream.failed", request_id=request[ID])
+        log.exception("stream.failed", request_id=request_id)
         stream.abort()
 
 
@@ -110,6 +110,7 @@ class _Follower:
         self._apikey = apikey
         self._version = version
         self._limit = limit
+        self._judged_at = time.monotonic()
 
     async def run(self) -> None:
         """
@@ -151,13 +152,20 @@ class _Follower:
             while True:
                 beat_seconds = BEAT_SECONDS * random.uniform(0.9, 1.0)  # not all at once
                 await asyncio.wait([sleep], timeout=beat_seconds)
+                await self._judge_in_time()
                 if sleep.done():
                     return sleep.result()
-                await self._services.authenticator.judge(self._apikey)
                 await self._stream.keep_alive()
         finally:
             sleep.cancel()
             await asyncio.wait([sleep])  # a watch has one sleeper at a time
+
+    async def _judge_in_time(self) -> None:
+        """Also while one diff follows the other, and nothing else tells how time passes."""
+        now = time.monotonic()
+        if now - self._judged_at > 0.8 * BEAT_SECONDS:
+            await self._services.authenticator.judge(self._apikey)
+            self._judged_at = now
 
     async def _send_diff(self) -> None:
         """All pages to the version that is current; the last alone carries its number."""
@@ -174,6 +182,7 @@ class _Follower:
                 limit=self._limit,
             )
             page = await self._services.pages.page(self._identity, head, wanted, Form.JSON)
+            await self._judge_in_time()
             start = page.rest
             await self._stream.send("diff", page.body, head.version if start is None else None)
         self._version = head.version
@@ -183,14 +192,13 @@ class _Follower:
 class _Stream:
     """One answer, as events. Holds no more of a page than the part that is being sent."""
 
-    def __init__(self, request: web.Request) -> None:
-        self.response = web.StreamResponse()
+    def __init__(self, request: web.Request, headers: dict[str, str]) -> None:
+        self.response = web.StreamResponse(headers=headers)
         self._request = request
         self._written_at = time.monotonic()
 
-    async def begin(self, headers: dict[str, str]) -> None:
+    async def begin(self) -> None:
         self.response.content_type = "text/event-stream"
-        self.response.headers.update(headers)
         self.response.headers[REQUEST_ID] = self._request[ID]
         self.response.headers["Cache-Control"] = "no-cache"
         self.response.headers["X-Accel-Buffering"] = "no"  # a proxy hands on what it has
