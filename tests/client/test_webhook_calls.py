@@ -23,6 +23,8 @@ from tests.support.polling import until
 from tests.support.service import Service, make_tenant, store_of
 from tests.support.webhooks import Received, Receiver, answering, receiver
 
+NOWHERE = "http://127.0.0.1:9/hook"  # for what need not be received
+
 
 @pytest.fixture
 async def service(hooking_service: Service) -> Service:
@@ -116,11 +118,11 @@ async def test_only_versions_that_change_the_keys_are_told_and_the_service_sees_
 
 
 async def test_a_group_every_log_and_an_id_can_be_followed(
-    client: AsyncClient, log: AsyncLog, target: Receiver
+    client: AsyncClient, log: AsyncLog
 ) -> None:
-    by_id = await client.webhooks.create(target.url, log_id=log.log_id)
-    of_group = await client.webhooks.create(target.url, group="site", description="for the site")
-    of_all = await client.webhooks.create(target.url)
+    by_id = await client.webhooks.create(NOWHERE, log_id=log.log_id)
+    of_group = await client.webhooks.create(NOWHERE, group="site", description="for the site")
+    of_all = await client.webhooks.create(NOWHERE)
     assert (by_id.log_id, by_id.group) == (log.log_id, None)
     assert (of_group.log_id, of_group.group) == (None, "site")
     assert (of_all.log_id, of_all.group, of_all.tokens) == (None, None, ())
@@ -132,8 +134,8 @@ async def test_a_group_every_log_and_an_id_can_be_followed(
     assert listed[1].description == "for the site"
 
 
-async def test_lists_come_in_pages_whole(client: AsyncClient, target: Receiver) -> None:
-    made = {(await client.webhooks.create(f"{target.url}/{n}")).webhook_id for n in range(3)}
+async def test_lists_come_in_pages_whole(client: AsyncClient) -> None:
+    made = {(await client.webhooks.create(f"{NOWHERE}/{n}")).webhook_id for n in range(3)}
     view = client.webhooks.list()
     for _ in range(2):
         assert {each.webhook_id async for each in view} == made
@@ -219,16 +221,16 @@ async def test_what_says_it_is_gone_is_disabled_until_it_is_enabled_again(
     assert enabled.reason == ""
 
 
-async def test_nothing_died_so_nothing_is_replayed(client: AsyncClient, target: Receiver) -> None:
-    made = await client.webhooks.create(target.url)
+async def test_nothing_died_so_nothing_is_replayed(client: AsyncClient) -> None:
+    made = await client.webhooks.create(NOWHERE)
     ago = datetime.now(UTC) - timedelta(days=2)
     assert await client.webhooks.replay(made.webhook_id, since=ago) == 0
     with pytest.raises(RequestError, match="time zone"):
         await client.webhooks.replay(made.webhook_id, since=ago.replace(tzinfo=None))
 
 
-async def test_a_deleted_webhook_is_not_there(client: AsyncClient, target: Receiver) -> None:
-    made = await client.webhooks.create(target.url)
+async def test_a_deleted_webhook_is_not_there(client: AsyncClient) -> None:
+    made = await client.webhooks.create(NOWHERE)
     await client.webhooks.delete(made.webhook_id)
     assert [each async for each in client.webhooks.list()] == []
     calls = client.webhooks
@@ -240,9 +242,9 @@ async def test_a_deleted_webhook_is_not_there(client: AsyncClient, target: Recei
 
 
 async def test_another_tenants_webhooks_are_not_there(
-    client: AsyncClient, open_client: OpenClient, hooking_service: Service, target: Receiver
+    client: AsyncClient, open_client: OpenClient, hooking_service: Service
 ) -> None:
-    made = await client.webhooks.create(target.url)
+    made = await client.webhooks.create(NOWHERE)
     customer_id, apikey = await make_tenant(*await store_of(hooking_service))
     foreign = replace(hooking_service, customer_id=customer_id, apikey=apikey)
     other = open_client(profile_of(foreign))
@@ -270,7 +272,7 @@ async def test_what_cannot_be_followed_is_refused(
     client: AsyncClient, log: AsyncLog, settings: dict[str, object], words: str
 ) -> None:
     with pytest.raises(RequestError, match=words):
-        await client.webhooks.create("http://127.0.0.1:9/", **settings)  # type: ignore[arg-type]
+        await client.webhooks.create(NOWHERE, **settings)  # type: ignore[arg-type]
     assert [each async for each in client.webhooks.list()] == []
 
 
@@ -282,20 +284,20 @@ async def test_what_is_no_id_never_reaches_a_url(client: AsyncClient, webhook_id
 
 async def test_a_log_that_is_not_there_cannot_be_followed(client: AsyncClient) -> None:
     with pytest.raises(NotFoundError):
-        await client.webhooks.create("http://127.0.0.1:9/", log="nothing")
+        await client.webhooks.create(NOWHERE, log="nothing")
     with pytest.raises(NotFoundError):
-        await client.webhooks.create("http://127.0.0.1:9/", log_id="00" * 32)
+        await client.webhooks.create(NOWHERE, log_id="00" * 32)
 
 
 async def test_making_one_whose_answer_is_lost_is_not_repeated(
-    service: Service, open_client: OpenClient, target: Receiver
+    service: Service, open_client: OpenClient
 ) -> None:
     """A second would have a key that the first has not."""
     async with Wire(service.url) as wire:
         client = open_client(profile_of(service, url=wire.url))
         wire.lose_answers = 1
         with pytest.raises(UnavailableError) as caught:
-            await client.webhooks.create(target.url)
+            await client.webhooks.create(NOWHERE)
         assert caught.value.may_have_applied
         assert wire.requests == 1
         (made,) = [each async for each in client.webhooks.list()]
