@@ -5,7 +5,7 @@ Joins an engine (embedded or external), the services, and the process that carri
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -60,6 +60,15 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
 
     running = {"api": api, "webhooks": webhooks}
 
+    async def one_part(part: Part, found: Settings, stop: asyncio.Event) -> None:
+        """However it ends, the others are told: what connects may swallow a cancellation."""
+        try:
+            await running[part](found, stop)
+        except SettingsError as error:
+            failures.append(str(error))
+        finally:
+            stop.set()
+
     async def all_parts(stop: asyncio.Event) -> None:
         try:
             async with _store_url(settings, parts, around.runtime_dir, stop) as url:
@@ -68,9 +77,9 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
                 found = msgspec.structs.replace(settings, redis=url)
                 async with asyncio.TaskGroup() as tasks:
                     for part in parts:
-                        tasks.create_task(running[part](found, stop))
-        except* (EngineError, SettingsError) as errors:
-            failures.extend(str(error) for error in _leaves(errors))
+                        tasks.create_task(one_part(part, found, stop))
+        except EngineError as error:
+            failures.append(str(error))
             stop.set()
 
     async def until_ready() -> None:
@@ -87,14 +96,6 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
     for text in failures:
         print(f"error: {text}", file=sys.stderr)  # noqa: T201 - the command line's own words
     return 1 if failures else code
-
-
-def _leaves(errors: BaseException) -> Iterator[BaseException]:
-    if isinstance(errors, BaseExceptionGroup):
-        for error in errors.exceptions:
-            yield from _leaves(error)
-    else:
-        yield errors
 
 
 @asynccontextmanager
