@@ -67,6 +67,8 @@ class Stage:
         self.url = ""
         self.console = Console(highlight=False, soft_wrap=True)
         self._processes: list[subprocess.Popen[str]] = []
+        self._is_starting = False
+        self._interruption: Interrupted | None = None
         # Settings of the user's own service must not reach this one.
         self._environ = {k: v for k, v in os.environ.items() if not k.startswith("INDELIBLE_")}
 
@@ -80,6 +82,7 @@ class Stage:
     def start(self, *arguments: str, log: Path | None = None) -> "subprocess.Popen[str]":
         """A process in a group of its own: ^C reaches the demo alone, which then ends it."""
         output = log.open("w") if log else subprocess.PIPE
+        self._is_starting = True
         process = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
@@ -91,10 +94,22 @@ class Stage:
             process_group=0,
         )
         self._processes.append(process)
+        self._is_starting = False
         if log:
             assert not isinstance(output, int)
             output.close()
+        if self._interruption is not None:
+            raise self._interruption
         return process
+
+    def interrupt(self, interruption: Interrupted) -> None:
+        """
+        Raises:
+            Interrupted: at once, or when the process that is being started can be ended.
+        """
+        if not self._is_starting:
+            raise interruption
+        self._interruption = interruption
 
     def run(self, *arguments: str) -> str:
         """What the command prints on stdout."""
@@ -201,7 +216,7 @@ def stage(folder: Path) -> Iterator[Stage]:
     def interrupt(number: int, _frame: FrameType | None) -> None:
         for each in _ENDING_SIGNALS:  # cleaning up is not interrupted
             signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(number)
+        set_up.interrupt(Interrupted(number))
 
     before = {number: signal.signal(number, interrupt) for number in _ENDING_SIGNALS}
     try:
