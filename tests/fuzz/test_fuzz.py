@@ -1,6 +1,7 @@
 """The fuzz targets: on seeds and mutants, shortly under coverage, a million runs in torture."""
 
 import random
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -30,6 +31,13 @@ def fuzz(target: str, runs: int, folder: Path) -> "subprocess.CompletedProcess[s
     )
 
 
+def executed(done: "subprocess.CompletedProcess[str]") -> int:
+    """It ends its last batch of mutants, so it may be some more than asked for."""
+    found = re.search(r"number_of_executed_units: +(\d+)", done.stderr)
+    assert found, done.stderr[-3_000:]
+    return int(found[1])
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds_and_their_mutants_fail_no_target(name: str) -> None:
     known = seeds(name)
@@ -49,7 +57,7 @@ def test_seeds_and_their_mutants_fail_no_target(name: str) -> None:
 def test_a_short_fuzz_of_all_targets_finds_nothing(tmp_path: Path) -> None:
     done = fuzz("all", SHORT_RUNS, tmp_path)
     assert done.returncode == 0, done.stderr[-3_000:]
-    assert f"number_of_executed_units: {SHORT_RUNS}" in done.stderr
+    assert executed(done) >= SHORT_RUNS
 
 
 @needs_atheris
@@ -67,4 +75,4 @@ def test_a_fault_is_found_and_kept(tmp_path: Path) -> None:
 def test_a_million_runs_find_nothing(name: str, tmp_path: Path) -> None:
     done = fuzz(name, RUNS, tmp_path)
     assert done.returncode == 0, done.stderr[-3_000:]
-    assert f"number_of_executed_units: {RUNS}" in done.stderr
+    assert executed(done) >= RUNS

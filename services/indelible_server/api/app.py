@@ -24,7 +24,7 @@ from indelible_server.api.services import SERVICES, Services, make_services
 from indelible_server.api.v1.handlers import routes as v1_routes
 from indelible_server.settings import Settings, SettingsError, parse_address
 from indelible_server.store import functions
-from indelible_server.store.connection import connect
+from indelible_server.store.connection import connect, end_tasks
 from indelible_server.store.errors import Refusal
 from indelible_server.telemetry import Metrics
 
@@ -80,7 +80,7 @@ async def run(
                 _load(services, partial(functions.load, clients.commands), ready)
             )
             await stop.wait()
-            loading.cancel()
+            await end_tasks(loading)
             await _drain(services, runners)
             background_stop.set()
     finally:

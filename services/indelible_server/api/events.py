@@ -25,6 +25,7 @@ from indelible_server.api.parameters import FROM, LIMIT, Parameter, Query
 from indelible_server.api.requests import apikey_of, log_of, place
 from indelible_server.api.services import SERVICES, Services
 from indelible_server.store.admission import LogIdentity
+from indelible_server.store.connection import end_tasks
 from indelible_server.store.errors import Refusal
 from indelible_server.store.reading import check_version
 from indelible_server.store.wakeups import Watch
@@ -157,8 +158,7 @@ class _Follower:
                     return sleep.result()
                 await self._stream.keep_alive()
         finally:
-            sleep.cancel()
-            await asyncio.wait([sleep])  # a watch has one sleeper at a time
+            await end_tasks(sleep)  # a watch has one sleeper at a time
 
     async def _judge_in_time(self) -> None:
         """Also while one diff follows the other, and nothing else tells how time passes."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 from indelible_protocol.errors import ErrorCode
 
+from indelible_server.store.connection import end_tasks
 from indelible_server.store.errors import Refusal
 from indelible_server.store.tenants import Tenants
 
@@ -95,8 +96,7 @@ class Quotas:
         """Sums what is asked for until `stop` is set."""
         summing = asyncio.create_task(self._sum_each())
         await stop.wait()
-        summing.cancel()
-        await asyncio.wait([summing])
+        await end_tasks(summing)
 
     async def _sum_each(self) -> None:
         while True:

@@ -5,9 +5,11 @@ would enter twice), wait for ever, or open connections without bound. Knows noth
 is stored.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from indelible_protocol.errors import ErrorCode
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
@@ -26,6 +28,7 @@ from redis.exceptions import (
 
 from indelible_server.store.errors import OutcomeUnknown, Refusal, StoreUnavailable
 
+_CANCELLED_AGAIN_SECONDS = 0.1
 _NOT_DONE = (
     "BUSY ",
     "ERR Function not found",
@@ -80,6 +83,19 @@ def connect(url: str, *, connections: int, timeout_seconds: float) -> Clients:
         client_name="indelible-wakeups",
     )
     return Clients(Redis(connection_pool=bounded), Redis(connection_pool=listening))
+
+
+async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancels tasks that use the store until they end.
+
+    Once may not be enough: redis-py sends under asyncio.wait_for, which before Python 3.12 loses
+    a cancellation that comes when the sending has just ended (bpo-42130).
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCELLED_AGAIN_SECONDS)
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from indelible_server.store import keys
+from indelible_server.store.connection import end_tasks
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Group
 
@@ -152,8 +153,7 @@ class Wakeups:
             listening = tasks.create_task(self._listen())
             rechecking = tasks.create_task(self._keep_rechecking())
             await stop.wait()
-            listening.cancel()
-            rechecking.cancel()
+            await end_tasks(listening, rechecking)
 
     def _register(self, watch: Watch, watched: Watched, version: int) -> None:
         channel = self._channels.get(watched)

@@ -15,6 +15,7 @@ import structlog
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
 
+from indelible_server.store.connection import end_tasks
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Group, Names, Scope
 from indelible_server.store.wakeups import Wakeups, Watch, Watched
@@ -71,8 +72,7 @@ class Dispatcher:
             listening = tasks.create_task(self._listen())
             following = tasks.create_task(self._follow())
             await stop.wait()
-            for task in (sweeping, listening, following):
-                task.cancel()
+            await end_tasks(sweeping, listening, following)
         await self.close()
 
     async def close(self) -> None:
@@ -83,11 +83,9 @@ class Dispatcher:
         working = [*self._workers.values()]
         if working:
             await asyncio.wait(working, timeout=FINISH_SECONDS)
-        for task in working:
-            task.cancel()
-        if working:
-            await asyncio.wait(working)
-        log.info("webhooks.drained", unfinished=sum(task.cancelled() for task in working))
+        unfinished = [task for task in working if not task.done()]
+        await end_tasks(*unfinished)
+        log.info("webhooks.drained", unfinished=len(unfinished))
 
     async def idle(self) -> None:
         """Returns once nothing is being worked on, for tests that move the clock themselves."""
