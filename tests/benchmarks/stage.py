@@ -73,6 +73,7 @@ class Scale:
         return found
 
 
+MADE_AT_ONCE = 16
 FULL = Scale(pairs=5, seconds=3.0, quick=False)
 QUICK = Scale(pairs=2, seconds=0.5, quick=True)
 
@@ -123,8 +124,13 @@ class Stage:
 
     async def make_opaque_logs(self, count: int, prefix: str) -> list[LogId]:
         async with aiohttp.ClientSession() as session:
-            api = self._native_api(session)
-            return [LogId(await api.create_log(f"{prefix}-{i}")) for i in range(count)]
+            api, room = self._native_api(session), asyncio.Semaphore(MADE_AT_ONCE)
+
+            async def make(number: int) -> LogId:
+                async with room:
+                    return LogId(await api.create_log(f"{prefix}-{number}"))
+
+            return await asyncio.gather(*(make(number) for number in range(count)))
 
     async def make_sealed_logs(self, count: int, prefix: str) -> list[SealedWriter]:
         """Writers, each the owner of a log of its own."""
