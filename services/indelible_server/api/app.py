@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,15 +24,13 @@ from indelible_server.api.services import SERVICES, Services, make_services
 from indelible_server.api.v1.handlers import routes as v1_routes
 from indelible_server.settings import Settings, SettingsError, parse_address
 from indelible_server.store import functions
-from indelible_server.store.connection import connect, end_tasks
-from indelible_server.store.errors import Refusal
+from indelible_server.store.connection import Clients, connect, end_tasks
 from indelible_server.telemetry import Metrics
 
 log = structlog.get_logger("indelible_server.api")
 
 FINISH_SECONDS = 3.0
 CLOSE_SECONDS = 0.5
-LOAD_PAUSE_SECONDS = 0.5
 MAX_HEADER_BYTES = 8_190
 
 
@@ -76,9 +74,7 @@ async def run(
             tasks.create_task(services.wakeups.run(background_stop))
             tasks.create_task(services.durability.run(background_stop))
             tasks.create_task(services.quotas.run(background_stop))
-            loading = tasks.create_task(
-                _load(services, partial(functions.load, clients.commands), ready)
-            )
+            loading = tasks.create_task(_get_ready(services, clients, ready))
             await stop.wait()
             await end_tasks(loading)
             await _drain(services, runners)
@@ -149,25 +145,13 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def _load(
-    services: Services, load: Callable[[], Awaitable[None]], ready: asyncio.Event | None
-) -> None:
-    """Loads the function library, however long the store takes to come up."""
-    told = ""
-    while True:
-        try:
-            await load()
-            break
-        except Refusal as refusal:
-            if refusal.message != told:
-                told = refusal.message
-                log.warning("functions.not_loaded", reason=told)
-            await asyncio.sleep(LOAD_PAUSE_SECONDS)
+async def _get_ready(services: Services, clients: Clients, ready: asyncio.Event | None) -> None:
+    """However long the store takes to come up, and to hold what is promised."""
+    await functions.keep_loading(clients.commands)
     services.loaded.set()
-    log.info("functions.loaded", library=functions.LIBRARY)
     await services.durability.check()
     while not services.durability.durable:
-        await asyncio.sleep(LOAD_PAUSE_SECONDS)
+        await asyncio.sleep(functions.LOAD_PAUSE_SECONDS)
         await services.durability.check()
     log.info("api.ready")
     if ready is not None:

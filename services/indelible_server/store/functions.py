@@ -6,6 +6,7 @@ keys. Functions of different library versions live side by side, so that servers
 releases can share a store while one replaces the other.
 """
 
+import asyncio
 import re
 import secrets
 from collections.abc import Sequence
@@ -13,11 +14,16 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from indelible_server.store.connection import store_answer, write_outcome
-from indelible_server.store.errors import OutcomeUnknown, StoreUnavailable
+from indelible_server.store.errors import OutcomeUnknown, Refusal, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+LOAD_PAUSE_SECONDS = 0.5
 
 LIBRARY_VERSION = 1
 LIBRARY = f"indelible_{LIBRARY_VERSION}"
@@ -98,6 +104,21 @@ async def load(redis: Redis) -> None:
         ) from error
     except (RedisError, OSError) as error:
         raise StoreUnavailable(type(error).__name__) from error
+
+
+async def keep_loading(redis: Redis) -> None:
+    """Loads the library, however long the store takes to come up."""
+    told = ""
+    while True:
+        try:
+            await load(redis)
+            break
+        except Refusal as refusal:
+            if refusal.message != told:
+                told = refusal.message
+                log.warning("functions.not_loaded", reason=told)
+            await asyncio.sleep(LOAD_PAUSE_SECONDS)
+    log.info("functions.loaded", library=LIBRARY)
 
 
 def _flat(value: object) -> list[bytes]:

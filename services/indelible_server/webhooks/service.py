@@ -6,16 +6,13 @@ Any number of them may share a store; each webhook is worked on by one at a time
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import structlog
 from indelible_protocol.ids import LogId
 
 from indelible_server.settings import Settings
 from indelible_server.store import functions
-from indelible_server.store.connection import connect
-from indelible_server.store.errors import Refusal
+from indelible_server.store.connection import connect, end_tasks
 from indelible_server.store.logs import Logs
 from indelible_server.store.names import Names
 from indelible_server.store.reading import Reader
@@ -28,8 +25,6 @@ from indelible_server.webhooks.sending import Sender
 from indelible_server.webhooks.slots import Slots
 
 log = structlog.get_logger("indelible_server.webhooks")
-
-LOAD_PAUSE_SECONDS = 0.5
 
 
 async def run(
@@ -56,7 +51,10 @@ async def run(
         async with Sender(
             seconds=settings.webhook_seconds, allow_private=settings.webhook_allow_private
         ) as sender:
-            await _load(lambda: functions.load(redis), stop)
+            loading = asyncio.create_task(functions.keep_loading(redis))
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await end_tasks(loading, stopping)
             if stop.is_set():
                 return
             versions: dict[LogId, int | None] = {}
@@ -89,19 +87,3 @@ async def run(
                 background_stop.set()
     finally:
         await clients.close()
-
-
-async def _load(load: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
-    """Loads the function library, however long the store takes to come up."""
-    told = ""
-    while not stop.is_set():
-        try:
-            await load()
-            return
-        except Refusal as refusal:
-            if refusal.message != told:
-                told = refusal.message
-                log.warning("functions.not_loaded", reason=told)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOAD_PAUSE_SECONDS):
-                    await stop.wait()
