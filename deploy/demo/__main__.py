@@ -124,7 +124,7 @@ def show_what_is_stored(show: Stage, log: indelible.Log) -> None:
     show.say("5 sealed", f"you read       order-1  {json.dumps(ORDERS['order-1'])}")
     show.show(f"server stores  {key.hex()[:24]}…  {value.hex()[:40]}…")
     profile = json.loads(show.profile.read_text())
-    master_key, secret = profile["master_key_base64"], profile["apikey"].rpartition("_")[2]
+    master_key, secret = profile["master_key_base64"], profile["apikey"].split("_", 2)[2]
     secrets = [*PLAINTEXT, master_key.encode(), base64.b64decode(master_key), secret.encode()]
     paths = [path for path in show.data.rglob("*") if path.is_file()]
     searched = b"".join(path.read_bytes() for path in (*paths, show.server_log))

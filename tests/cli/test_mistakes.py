@@ -131,7 +131,7 @@ def world(shared_service: Service, tmp_path_factory: pytest.TempPathFactory) -> 
     service, folder = with_new_tenant(shared_service), tmp_path_factory.mktemp("world")
     profile = profile_of(service).save(folder / "profile.json")
     good = json.loads(profile.read_text())
-    secrets = [good["apikey"].rpartition("_")[2], good["master_key_base64"], "canary"]
+    secrets = [good["apikey"].split("_", 2)[2], good["master_key_base64"], "canary"]
 
     def write(name: str, mode: int = 0o600, **wrong: str) -> None:
         path = folder / f"{name}.json"
