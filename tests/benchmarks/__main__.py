@@ -18,7 +18,7 @@ from tests.benchmarks.suite import BENCHMARKS, everything
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under a minute; figures are rough")
+    parser.add_argument("--quick", action="store_true", help="short samples; figures are rough")
     parser.add_argument("--only", metavar="GOALS", help="as G1,G4; all without it")
     parser.add_argument("--no-profiles", action="store_true", help="measure alone")
     parser.add_argument("--out", type=Path, default=Path(".bench"), help="folder (.bench)")

@@ -1,12 +1,8 @@
 """What runs in the background ends when it is told to, whatever the store's client is doing."""
 
 import asyncio
-import random
 
-from indelible_server.store.connection import connect, end_tasks
-from indelible_server.store.errors import Refusal
-
-from tests.support.engines import Engine
+from indelible_server.store.connection import end_tasks
 
 
 async def test_a_task_that_swallows_its_first_cancellations_is_ended_all_the_same() -> None:
@@ -26,21 +22,3 @@ async def test_a_task_that_swallows_its_first_cancellations_is_ended_all_the_sam
     await asyncio.wait_for(end_tasks(task), 10)
     assert task.cancelled()
     assert swallowed == 3
-
-
-async def test_tasks_that_use_the_store_end_in_whatever_round_they_are_told(engine: Engine) -> None:
-    async def work() -> None:
-        while True:
-            clients = connect(engine.url, connections=1, timeout_seconds=5.0)
-            try:
-                await clients.commands.execute_command("XREAD", "BLOCK", 0, "STREAMS", "s", "$")
-            except Refusal:
-                pass
-            finally:
-                await clients.close()
-
-    for rounds in range(60):
-        task = asyncio.create_task(work())
-        for _ in range(rounds):
-            await asyncio.sleep(random.choice((0, 0, 0.0005)))
-        await asyncio.wait_for(end_tasks(task), 10)
