@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     everything.set_defaults(command=_run_all)
     add_flags(everything)
-    api = commands.add_parser("api", help="one API process on the store that --redis names")
+    api = commands.add_parser("api", help="API processes on the store that --redis names")
     api.set_defaults(command=_run_api)
     add_flags(api)
     webhooks = commands.add_parser(

@@ -27,16 +27,20 @@ def run(
     notify_socket: str | None = None,
     watchdog_seconds: float | None = None,
     grace_seconds: float = 10.0,
+    lifeline: int | None = None,
 ) -> int:
     """`serve` in a new event loop until SIGTERM or SIGINT. The exit code: 0 or 1.
 
     A second signal ends the process on the spot, with 128 + its number, whatever the
-    services are doing.
+    services are doing. `lifeline` is a supervisor's pipe: when nobody has its other end any
+    more, that is a signal too; and then signals may come twice, from a service manager and
+    from the supervisor, which also ends what takes too long.
     """
 
     async def until_signalled() -> int:
         stop = asyncio.Event()
-        with _signals_set(stop):
+        is_supervised = lifeline is not None
+        with _signals_set(stop, once=not is_supervised), _lifeline_sets(lifeline, stop):
             return await serve(
                 services,
                 stop,
@@ -159,15 +163,17 @@ class _ServiceManager:
 
 
 @contextmanager
-def _signals_set(stop: asyncio.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set `stop`; the next one exits, even if the event loop is stuck."""
+def _signals_set(stop: asyncio.Event, *, once: bool) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; if `once`, the next one exits, even from a stuck loop."""
     loop = asyncio.get_running_loop()
     seen = False
 
     def handle(number: int, _frame: FrameType | None) -> None:
         nonlocal seen
         if seen:
-            os._exit(128 + number)
+            if once:
+                os._exit(128 + number)
+            return
         seen = True
         loop.call_soon_threadsafe(_stop_for, number, stop)
 
@@ -179,6 +185,25 @@ def _signals_set(stop: asyncio.Event) -> Iterator[None]:
         for number, handler in before.items():
             with suppress(TypeError):  # a handler that was not set from Python
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _lifeline_sets(lifeline: int | None, stop: asyncio.Event) -> Iterator[None]:
+    if lifeline is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(lifeline)
+        log.error("process.orphaned")
+        stop.set()
+
+    loop.add_reader(lifeline, ended)
+    try:
+        yield
+    finally:
+        loop.remove_reader(lifeline)
 
 
 def _stop_for(number: int, stop: asyncio.Event) -> None:

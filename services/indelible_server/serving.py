@@ -4,6 +4,7 @@ Joins an engine (embedded or external), the services, and the process that carri
 """
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
@@ -20,8 +21,10 @@ from indelible_server.settings import (
     SettingsError,
     note_address,
     read_secret,
+    secret_path,
     surroundings,
 )
+from indelible_server.supervising import Supervisor
 from indelible_server.telemetry import Metrics, configure_logging
 from indelible_server.webhooks import operations, service
 
@@ -39,7 +42,9 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
     around = surroundings()
     secret = read_secret(settings)
     metrics = Metrics()
+    is_supervisor = settings.processes > 1 and "api" in parts
     ready = {part: asyncio.Event() for part in parts}
+    supervised = asyncio.Event()
     failures: list[str] = []
 
     async def api(found: Settings, stop: asyncio.Event) -> None:
@@ -51,6 +56,7 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
             ready=ready["api"],
             failpoint=around.failpoint,
             metrics=metrics,
+            listener=None if around.listener is None else socket.socket(fileno=around.listener),
         )
 
     async def webhooks(found: Settings, stop: asyncio.Event) -> None:
@@ -69,12 +75,32 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
         finally:
             stop.set()
 
+    async def several(found: Settings, stop: asyncio.Event) -> None:
+        supervisor = Supervisor(
+            msgspec.structs.replace(found, data="", secret_file=str(secret_path(settings))),
+            parts,
+            grace_seconds=FINISH_SECONDS + ENGINE_STOP_SECONDS / 2,
+        )
+        try:
+            await supervisor.run(
+                stop,
+                listening=lambda address: note_address(settings, address),
+                ready=supervised,
+            )
+        except SettingsError as error:
+            failures.append(str(error))
+        finally:
+            stop.set()
+
     async def all_parts(stop: asyncio.Event) -> None:
         try:
             async with _store_url(settings, parts, around.runtime_dir, stop) as url:
                 if not url:
                     return
                 found = msgspec.structs.replace(settings, redis=url)
+                if is_supervisor:
+                    await several(found, stop)
+                    return
                 async with asyncio.TaskGroup() as tasks:
                     for part in parts:
                         tasks.create_task(one_part(part, found, stop))
@@ -83,7 +109,7 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
             stop.set()
 
     async def until_ready() -> None:
-        for event in ready.values():
+        for event in [supervised] if is_supervisor else ready.values():
             await event.wait()
 
     code = process.run(
@@ -92,6 +118,7 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
         notify_socket=around.notify_socket,
         watchdog_seconds=around.watchdog_seconds,
         grace_seconds=FINISH_SECONDS + ENGINE_STOP_SECONDS,
+        lifeline=around.lifeline,
     )
     for text in failures:
         print(f"error: {text}", file=sys.stderr)  # noqa: T201 - the command line's own words

@@ -37,8 +37,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: Annotated[str, Meta(description="HOST:PORT; port 0 takes a free one")] = (
         "127.0.0.1:8480"
     )
+    processes: Annotated[
+        int, Meta(ge=1, le=256, description="API processes that share the address of --listen")
+    ] = 1
     operations_listen: Annotated[
-        str, Meta(description="HOST:PORT for /livez, /readyz and /metrics alone")
+        str,
+        Meta(
+            description="HOST:PORT for /livez, /readyz and /metrics alone; of several processes "
+            "the next takes the next port"
+        ),
     ] = ""
     tls_cert: Annotated[str, Meta(description="PEM file with the certificate chain")] = ""
     tls_key: Annotated[str, Meta(description="PEM file with the private key")] = ""
@@ -120,18 +127,25 @@ FLAGS: Mapping[str, str] = {
     name: "--" + name.replace("_", "-") for name in Settings.__struct_fields__
 }
 VARIABLES: Mapping[str, str] = {name: "INDELIBLE_" + name.upper() for name in FLAGS}
+_FAILPOINT = "INDELIBLE_FAILPOINT"
+_LISTENER = "INDELIBLE_LISTENER_FD"
+_LIFELINE = "INDELIBLE_LIFELINE_FD"
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):
     """What the process inherits and cannot be told by flags.
 
-    `failpoint` names a point at which the process kills itself: for fault tests alone.
+    `failpoint` names a point at which the process kills itself: for fault tests alone. A process
+    with a supervisor is handed descriptors: `listener`, the socket that it accepts on, and
+    `lifeline`, a pipe that ends with the supervisor.
     """
 
     notify_socket: str | None = None
     watchdog_seconds: float | None = None
     runtime_dir: Path | None = None
     failpoint: str | None = None
+    listener: int | None = None
+    lifeline: int | None = None
 
 
 def add_flags(parser: argparse.ArgumentParser, names: Sequence[str] = tuple(FLAGS)) -> None:
@@ -195,8 +209,43 @@ def surroundings(environ: Mapping[str, str] | None = None) -> Surroundings:
         notify_socket=environ.get("NOTIFY_SOCKET"),
         watchdog_seconds=_watchdog_seconds(environ),
         runtime_dir=Path(runtime) if runtime else None,
-        failpoint=environ.get("INDELIBLE_FAILPOINT"),
+        failpoint=environ.get(_FAILPOINT),
+        listener=_descriptor(environ, _LISTENER),
+        lifeline=_descriptor(environ, _LIFELINE),
     )
+
+
+def environment_for(
+    settings: Settings,
+    *,
+    notify_socket: str,
+    watchdog_seconds: float,
+    listener: int | None,
+    lifeline: int,
+) -> dict[str, str]:
+    """The environment in which another process finds `settings`, whole, and these surroundings.
+
+    Not its arguments: everybody can read those, and a store's URL may hold a password.
+    """
+    given = {
+        name: value
+        for name, value in os.environ.items()
+        if name == _FAILPOINT or not name.startswith(("INDELIBLE_", "WATCHDOG_"))
+    }
+    for name, variable in VARIABLES.items():
+        value = getattr(settings, name)
+        if value != _default(name):
+            given[variable] = str(value)
+    given["NOTIFY_SOCKET"] = notify_socket
+    given["WATCHDOG_USEC"] = str(int(watchdog_seconds * 1e6))
+    given[_LIFELINE] = str(lifeline)
+    if listener is not None:
+        given[_LISTENER] = str(listener)
+    return given
+
+
+def _descriptor(environ: Mapping[str, str], name: str) -> int | None:
+    return int(environ[name]) if environ.get(name, "").isdecimal() else None
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
@@ -236,7 +285,7 @@ def read_secret(settings: Settings) -> bytes:
     Raises:
         SettingsError: no such file, or fewer than 32 bytes.
     """
-    path = Path(settings.secret_file) if settings.secret_file else Path(settings.data) / "secret"
+    path = secret_path(settings)
     if not settings.secret_file:
         _make_secret(path)
     try:
@@ -251,6 +300,10 @@ def read_secret(settings: Settings) -> bytes:
             f"the secret file {path} holds {len(secret)} bytes, {_SECRET_BYTES} or more expected"
         )
     return secret
+
+
+def secret_path(settings: Settings) -> Path:
+    return Path(settings.secret_file) if settings.secret_file else Path(settings.data) / "secret"
 
 
 def _make_secret(path: Path) -> None:

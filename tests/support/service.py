@@ -58,7 +58,7 @@ class Service:
         deadline = time.monotonic() + READY_SECONDS
         while True:
             for event in self.events(offset):
-                if event["event"] == "api.listening":
+                if event["event"] in ("api.listening", "supervisor.listening"):
                     self.url = event["url"]
                 if event["event"] == until:
                     return

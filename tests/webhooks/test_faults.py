@@ -180,10 +180,11 @@ async def test_fifty_thousand_deliveries_with_a_kill_every_second(
             services,
             spread(500, TEMPERS),
             logs=50,
-            commits=10_000,
+            commits=20_000,
             per_second=20,
             kills=True,
         )
     print(f"{kills} kills: {verdict}")
     assert kills >= 100
+    assert verdict.deliveries >= 50_000
     assert verdict.repeated_after_taken <= kills * 50

@@ -7,6 +7,7 @@ which a process manager may be stopping at the same time.
 import asyncio
 import os
 import signal
+import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +32,9 @@ log = structlog.get_logger("indelible_server.api")
 
 FINISH_SECONDS = 3.0
 CLOSE_SECONDS = 0.5
+LINGER_SECONDS = 0.5
+LINGER_LOOKS = 10
+BACKLOG = 1_024
 MAX_HEADER_BYTES = 8_190
 
 
@@ -55,8 +59,9 @@ async def run(
     ready: asyncio.Event | None = None,
     failpoint: str | None = None,
     metrics: Metrics | None = None,
+    listener: socket.socket | None = None,
 ) -> None:
-    """Serves until `stop` is set, then drains.
+    """Serves until `stop` is set, then drains. Accepts on `listener`, if it is given one.
 
     `listening` is told the URL once the socket is open; `ready` is set once the store is
     loaded with our functions and holds what is promised.
@@ -69,7 +74,7 @@ async def run(
     services = make_services(settings, secret, clients, partial(_reach, failpoint), metrics)
     background_stop = asyncio.Event()
     try:
-        runners = await _listen(services, listening)
+        runners = await _listen(services, listening, listener)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(services.wakeups.run(background_stop))
             tasks.create_task(services.durability.run(background_stop))
@@ -83,10 +88,12 @@ async def run(
         await clients.close()
 
 
-async def _listen(services: Services, listening: Callable[[str], None]) -> list[web.AppRunner]:
+async def _listen(
+    services: Services, listening: Callable[[str], None], listener: socket.socket | None
+) -> list[web.AppRunner]:
     settings = services.settings
     tls = _tls(settings)
-    runners = [await _site(make_app(services), settings.listen, settings, tls)]
+    runners = [await _site(make_app(services), settings.listen, settings, tls, listener)]
     scheme = "https" if tls else "http"
     url = f"{scheme}://{_authority(runners[0])}"
     log.info("api.listening", url=url, durability=settings.durability)
@@ -101,7 +108,11 @@ async def _listen(services: Services, listening: Callable[[str], None]) -> list[
 
 
 async def _site(
-    app: web.Application, address: str, settings: Settings, tls: ssl.SSLContext | None
+    app: web.Application,
+    address: str,
+    settings: Settings,
+    tls: ssl.SSLContext | None,
+    listener: socket.socket | None = None,
 ) -> web.AppRunner:
     runner = Runner(
         app,
@@ -114,9 +125,12 @@ async def _site(
         max_field_size=MAX_HEADER_BYTES,
     )
     await runner.setup()
+    if listener is not None:
+        await web.SockSite(runner, listener, ssl_context=tls, backlog=BACKLOG).start()
+        return runner
     host, port = parse_address(address, "listen")
     try:
-        await web.TCPSite(runner, host, port, ssl_context=tls, backlog=1_024).start()
+        await web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG).start()
     except OSError as error:
         await runner.cleanup()
         raise SettingsError(
@@ -169,10 +183,19 @@ async def _drain(services: Services, runners: list[web.AppRunner]) -> None:
         finishing = ends.create_task(services.committer.finish(FINISH_SECONDS))
         # A closing connection does not wait long for its answer: a thousand ends take longer.
         ends.create_task(services.waiting.until_nobody(FINISH_SECONDS))
-    late = finishing.result()
+        ends.create_task(_until_closed(runners))
+    late = finishing.result() + await services.committer.finish(FINISH_SECONDS)
     for runner in runners:
         await runner.cleanup()
     log.info("api.drained", unfinished_commits=late)
+
+
+async def _until_closed(runners: list[web.AppRunner]) -> None:
+    """While connections are in use: each answer closes its own, so nobody meets a closed one."""
+    for _ in range(LINGER_LOOKS):
+        if not any(runner.server and runner.server.connections for runner in runners):
+            break
+        await asyncio.sleep(LINGER_SECONDS / LINGER_LOOKS)
 
 
 def _reach(failpoint: str | None, point: str) -> None:

@@ -32,6 +32,8 @@ async def canonical_line(request: web.Request, handler: Handler) -> web.StreamRe
         response = await _answered(request, handler, request_id)
         status = response.status
         response.headers[REQUEST_ID] = request_id
+        if request.app[SERVICES].draining:
+            response.force_close()
         return response
     finally:
         if status is None:  # the client left

@@ -22,6 +22,7 @@ from indelible_server.store.wakeups import Wakeups, Watch, Watched
 from indelible_server.store.webhook_records import Webhook
 from indelible_server.store.webhook_work import Glance, WebhookKey
 from indelible_server.store.webhooks import listed_logs
+from indelible_server.webhooks.courtesy import Courtesy
 from indelible_server.webhooks.endpoint import Endpoint, Tools
 
 log = structlog.get_logger("indelible_server.webhooks")
@@ -61,6 +62,7 @@ class Dispatcher:
         self._again: set[WebhookKey] = set()
         self._timers: dict[WebhookKey, asyncio.TimerHandle] = {}
         self._due: dict[WebhookKey, int] = {}
+        self._courtesy = Courtesy()
         self._sweep_now = asyncio.Event()
         self._store_failed_at = 0.0
         tools.metrics.webhook_oldest_seconds.set_function(self._oldest_seconds)
@@ -296,8 +298,10 @@ class Dispatcher:
         pause_ms: int | None = None
         try:
             while key in self._again and key in self._endpoints:
-                self._again.discard(key)
-                pause_ms = await self._worked(self._endpoints[key])
+                endpoint = self._endpoints[key]
+                async with self._courtesy.begun(is_suspect=endpoint.is_suspect):
+                    self._again.discard(key)
+                    pause_ms = await self._worked(endpoint)
         finally:
             del self._workers[key]
         if pause_ms is not None and not self._tools.stopping.is_set():

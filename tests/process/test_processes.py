@@ -1,0 +1,268 @@
+"""Several processes behind one port: connections shared out, each replaced without being missed."""
+
+import asyncio
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.support.native_api import Committed, InDoubt, NativeApi, NotDone
+from tests.support.operations import Command, Op
+from tests.support.polling import until
+from tests.support.service import SERVER, Service, StartService, make_tenant, store_of
+
+WRITERS = 8
+WAITERS = 8
+READY = "supervisor.ready"
+T = TypeVar("T")
+
+
+@dataclass(slots=True, kw_only=True)
+class Load:
+    """Writers and waiters that keep their connections and send nothing twice.
+
+    `missed` is every request that met an end: a connection that was refused or cut under it, an
+    answer that says "not now". `versions` are those acknowledged.
+    """
+
+    api: NativeApi
+    log_id: bytes
+    missed: list[str] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    woken: int = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Load"]:
+        stop = asyncio.Event()
+        tasks = [asyncio.create_task(self._write(n, stop)) for n in range(WRITERS)]
+        tasks += [asyncio.create_task(self._wait(stop)) for _ in range(WAITERS)]
+        try:
+            await self.goes_on()
+            yield self
+            await self.goes_on()
+        finally:
+            stop.set()
+            await asyncio.gather(*tasks)
+
+    async def goes_on(self) -> None:
+        """Returns when every writer has had some more acknowledgements, on average."""
+        enough = len(self.versions) + 5 * WRITERS
+        await until(lambda: len(self.versions) >= enough, within_seconds=30.0)
+
+    async def _write(self, number: int, stop: asyncio.Event) -> None:
+        count = 0
+        while not stop.is_set():
+            count += 1
+            commands = [Command(Op.UPSERT, f"{number}", f"{count}")]
+            commit = self.api.commit(self.log_id, commands, idempotency_key=None)
+            answer = await self._noted(commit)
+            if answer is not None:
+                assert isinstance(answer, Committed)
+                self.versions.append(answer.outcome.version)
+
+    async def _wait(self, stop: asyncio.Event) -> None:
+        version = 0
+        while not stop.is_set():
+            answer = await self._noted(self.api.wait(self.log_id, version, wait_seconds=1.0))
+            if answer is not None:
+                version = answer.to_version
+                self.woken += 1
+
+    async def _noted(self, asked: Awaitable[T]) -> T | None:
+        try:
+            return await asked
+        except (InDoubt, NotDone) as error:
+            self.missed.append(repr(error))
+            await asyncio.sleep(0.02)
+            return None
+
+
+@asynccontextmanager
+async def load_on(service: Service) -> AsyncIterator[Load]:
+    _, apikey = await make_tenant(*await store_of(service))
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        api = NativeApi(session, endpoints=[service.url], apikey=apikey, rng=random.Random(1))
+        load = Load(api=api, log_id=await api.create_log("orders"))
+        async with load.running():
+            yield load
+
+
+def processes_of(service: Service) -> list[psutil.Process]:
+    """Its API processes that are not about to end, by their start."""
+    children = psutil.Process(service.pid).children()
+    return sorted((p for p in children if "api" in p.cmdline()), key=lambda p: p.create_time())
+
+
+def told(service: Service, event: str) -> int:
+    return sum(each["event"] == event for each in service.events())
+
+
+async def until_told(
+    service: Service, event: str, times: int, within_seconds: float = 30.0
+) -> None:
+    await until(lambda: told(service, event) >= times, within_seconds=within_seconds, what=event)
+
+
+@pytest.fixture
+def pair(start_service: StartService, tmp_path: Path) -> Callable[..., Service]:
+    def start(*arguments: str) -> Service:
+        data = str(tmp_path / "data")
+        return start_service("all", "--data", data, "--processes", "2", *arguments, until=READY)
+
+    return start
+
+
+async def test_connections_are_shared_out_and_processes_wake_each_others_waiters(
+    pair: Callable[..., Service],
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    service = pair("--operations-listen", f"127.0.0.1:{port}")
+    async with load_on(service) as load:
+        pass
+    assert not load.missed
+    assert sorted(load.versions) == list(range(1, len(load.versions) + 1))
+    assert load.woken
+    for number in range(2):
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{port + number}/metrics") as answer,
+        ):
+            counted = re.findall(
+                r"^indelible_requests_total\{.*commits.*\} (\S+)$",
+                await answer.text(),
+                re.MULTILINE,
+            )
+        assert sum(map(float, counted)) > 0, f"process {number} was given no connection"
+
+
+async def replacements(service: Service, times: int) -> None:
+    for number in range(1, times + 1):
+        os.kill(service.pid, signal.SIGHUP)
+        await until_told(service, "supervisor.replaced", number)
+
+
+async def test_processes_are_replaced_under_load_and_nobody_notices(
+    pair: Callable[..., Service],
+) -> None:
+    service = pair()
+    before = {process.pid for process in processes_of(service)}
+    async with load_on(service) as load:
+        await replacements(service, 1)
+    assert load.missed == []
+    assert sorted(load.versions) == list(range(1, len(load.versions) + 1))
+    after = {process.pid for process in processes_of(service)}
+    assert len(after) == 2
+    assert not before & after
+
+
+@pytest.mark.torture
+async def test_fifty_replacements_under_load_and_nobody_notices(
+    pair: Callable[..., Service],
+) -> None:
+    service = pair()
+    async with load_on(service) as load:
+        await replacements(service, 50)
+    assert load.missed == []
+    assert sorted(load.versions) == list(range(1, len(load.versions) + 1))
+    print(f"100 ends of processes, {len(load.versions)} commits, {load.woken} wakes, 0 missed")
+
+
+async def test_one_process_that_is_stopped_and_started_is_noticed(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    """The control: without a second process and a socket that stays, requests meet an end."""
+    service = start_service("all", "--data", str(tmp_path / "data"))
+    async with load_on(service) as load:
+        await asyncio.to_thread(service.terminate)
+        await asyncio.to_thread(service.start)
+    assert load.missed
+
+
+async def test_a_process_that_is_killed_comes_back_and_new_connections_wait_for_it(
+    pair: Callable[..., Service],
+) -> None:
+    service = pair()
+    victims = processes_of(service)
+    for victim in victims:
+        victim.kill()
+    async with load_on(service) as load:  # nobody is there: connections wait in the sockets
+        pass
+    assert load.missed == []
+    assert told(service, "worker.ended") == len(victims)
+
+
+async def test_processes_end_with_their_supervisor_however_it_ends(
+    pair: Callable[..., Service],
+) -> None:
+    service = pair()
+    children = psutil.Process(service.pid).children()
+    ours = [process for process in children if "indelible_server" in process.cmdline()]
+    assert len(ours) >= 3
+    service.kill()
+    _, alive = await asyncio.to_thread(psutil.wait_procs, ours, 20.0)
+    assert alive == []
+    await asyncio.to_thread(service.start, until=READY)  # on the engine that lives on
+
+
+async def test_a_process_that_does_not_become_ready_takes_nobodys_place(
+    pair: Callable[..., Service], tmp_path: Path
+) -> None:
+    service = pair()
+    before = {process.pid for process in processes_of(service)}
+    secret = tmp_path / "data" / "secret"
+    kept = secret.read_bytes()
+    secret.write_text("short")
+    os.kill(service.pid, signal.SIGHUP)
+    await until_told(service, "supervisor.replacement_failed", 1)
+    assert {process.pid for process in processes_of(service)} == before
+    secret.write_bytes(kept)
+    async with load_on(service) as load:
+        pass
+    assert load.missed == []
+
+
+@pytest.mark.torture
+async def test_a_process_that_is_stuck_is_killed_and_replaced(
+    pair: Callable[..., Service],
+) -> None:
+    service = pair()
+    stuck = processes_of(service)[0]
+    stuck.suspend()
+    await until_told(service, "worker.stuck", 1, within_seconds=60.0)
+    await until_told(service, "worker.started", 4)
+    assert stuck.pid not in {process.pid for process in processes_of(service)}
+
+
+def test_a_port_that_another_service_has_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        ended = subprocess.run(
+            [
+                *SERVER,
+                *("all", "--data", str(tmp_path / "data"), "--processes", "2"),
+                *("--listen", f"127.0.0.1:{port}"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert f"error: cannot listen on 127.0.0.1:{port}" in ended.stderr
