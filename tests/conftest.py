@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.support.service",
     "tests.support.hooking",
     "tests.support.deployment",
+    "tests.support.cluster",
 ]
 
 # A shell starts what it runs in the background deaf to interrupts, and so would be all that tests

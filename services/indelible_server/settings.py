@@ -28,7 +28,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str, Meta(description="folder of the embedded engine; needed unless --redis is given")
     ] = ""
     redis: Annotated[
-        str, Meta(description="URL of an external Redis or Valkey (redis://, rediss://, unix://)")
+        str,
+        Meta(
+            description="URL of an external Redis or Valkey (redis://, rediss://, unix://), or "
+            "of a cluster (redis://HOST:PORT,HOST:PORT/?cluster=true)"
+        ),
     ] = ""
     secret_file: Annotated[
         str,
@@ -53,6 +57,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal["strict", "relaxed"],
         Meta(description="what an acknowledgement promises: fsynced, or in memory"),
     ] = "strict"
+    wait_replicas: Annotated[
+        Annotated[int, Meta(ge=0, le=8)] | None,
+        Meta(
+            description="replicas that hold an update before it is acknowledged; by itself 1 with "
+            "a cluster, else 0"
+        ),
+    ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least level logged")
     ] = "info"

@@ -135,7 +135,12 @@ async def _tenants(settings: Settings) -> AsyncIterator[Tenants]:
         runtime_dir = surroundings().runtime_dir
         engine = await EmbeddedEngine.start(Path(settings.data), runtime_dir=runtime_dir)
         url = engine.url
-    clients = connect(url, connections=CONNECTIONS, timeout_seconds=TIMEOUT_SECONDS)
+    clients = connect(
+        url,
+        connections=CONNECTIONS,
+        timeout_seconds=TIMEOUT_SECONDS,
+        wait_replicas=settings.wait_replicas,
+    )
     try:
         await functions.load(clients.commands)
         yield Tenants(clients.commands, secret)

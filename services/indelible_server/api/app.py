@@ -70,6 +70,7 @@ async def run(
         settings.redis,
         connections=settings.store_connections,
         timeout_seconds=settings.store_seconds,
+        wait_replicas=settings.wait_replicas,
     )
     services = make_services(settings, secret, clients, partial(_reach, failpoint), metrics)
     background_stop = asyncio.Event()

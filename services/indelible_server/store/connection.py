@@ -6,7 +6,7 @@ is stored.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +26,14 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from indelible_server.store.addresses import read_address
+from indelible_server.store.cluster import Cluster
 from indelible_server.store.errors import OutcomeUnknown, Refusal, StoreUnavailable
+from indelible_server.store.replicas import NodeClient
+from indelible_server.store.slots import Address
 
 _CANCELLED_AGAIN_SECONDS = 0.1
+_WAIT_SHARE = 0.5  # of a write's time is for its replicas
 _NOT_DONE = (
     "BUSY ",
     "ERR Function not found",
@@ -38,51 +43,79 @@ _NOT_DONE = (
     "WRONGPASS",
     "CLUSTERDOWN",
     "MASTERDOWN",
+    "MOVING",
     "NOREPLICAS",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Two clients of one store: for commands, and for the connection that listens."""
+    """Two clients of one store: for commands, and for the connection that listens.
+
+    `replicas`: how many hold a write before it counts as done.
+    """
 
     commands: Redis
     subscriber: Redis
+    replicas: int = 0
 
     async def close(self) -> None:
         await self.commands.aclose(close_connection_pool=True)
         await self.subscriber.aclose(close_connection_pool=True)
 
 
-def connect(url: str, *, connections: int, timeout_seconds: float) -> Clients:
-    """Commands have deadlines, a bounded pool and no hidden retries; the subscriber may be
-    silent for as long as it likes.
+def connect(
+    url: str, *, connections: int, timeout_seconds: float, wait_replicas: int | None = None
+) -> Clients:
+    """Commands have deadlines, a bounded pool for each node and no hidden retries; the subscriber
+    may be silent for as long as it likes.
+
+    `wait_replicas` must hold a write before it counts as done: by itself 1 in a cluster, else 0.
 
     Raises:
         ValueError: not a URL that the client understands.
     """
-    bounded = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections,
-        timeout=timeout_seconds,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-        protocol=2,
-        health_check_interval=0,
-        client_name="indelible-api",
-    )
-    listening = ConnectionPool.from_url(
-        url,
-        socket_timeout=None,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-        health_check_interval=0,
-        client_name="indelible-wakeups",
-    )
-    return Clients(Redis(connection_pool=bounded), Redis(connection_pool=listening))
+    address = read_address(url)
+    replicas = int(address.is_cluster) if wait_replicas is None else wait_replicas
+    wait_ms = max(1, int(timeout_seconds * 1_000 * _WAIT_SHARE))
+
+    def commanding(node_url: str) -> NodeClient:
+        pool = BlockingConnectionPool.from_url(
+            node_url,
+            max_connections=connections,
+            timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+            protocol=2,
+            health_check_interval=0,
+            client_name="indelible-api",
+        )
+        return NodeClient(replicas=replicas, wait_ms=wait_ms, connection_pool=pool)
+
+    def listening(node_url: str) -> NodeClient:
+        pool = ConnectionPool.from_url(
+            node_url,
+            socket_timeout=None,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            health_check_interval=0,
+            client_name="indelible-wakeups",
+        )
+        return NodeClient(replicas=0, wait_ms=0, connection_pool=pool)
+
+    def client(make: Callable[[str], NodeClient]) -> Redis:
+        if not address.is_cluster:
+            return make(address.url)
+
+        def make_node(node: Address) -> NodeClient:
+            return make(address.url_of(node))
+
+        return Cluster(address.seeds, make_node, timeout_seconds=timeout_seconds)
+
+    return Clients(commands=client(commanding), subscriber=client(listening), replicas=replicas)
 
 
 async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:

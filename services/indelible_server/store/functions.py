@@ -18,6 +18,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from indelible_server.store.cluster import primaries
 from indelible_server.store.connection import store_answer, write_outcome
 from indelible_server.store.errors import OutcomeUnknown, Refusal, StoreUnavailable
 
@@ -86,11 +87,18 @@ def source() -> tuple[str, dict[str, Function]]:
 
 
 async def load(redis: Redis) -> None:
-    """Loads the library unless this very source is there already.
+    """Loads the library, on each primary of a cluster, unless this very source is there already.
 
     Raises:
         StoreUnavailable: it is absent or another text, and this user may not load it.
     """
+    async with store_answer():
+        nodes = await primaries(redis)
+    for node in nodes:
+        await _load_on(node)
+
+
+async def _load_on(redis: Redis) -> None:
     lua, _ = source()
     async with store_answer():
         found = await redis.execute_command("FUNCTION LIST", "LIBRARYNAME", LIBRARY, "WITHCODE")

@@ -40,6 +40,7 @@ async def run(
         settings.redis,
         connections=settings.store_connections,
         timeout_seconds=settings.store_seconds,
+        wait_replicas=settings.wait_replicas,
     )
     redis = clients.commands
     reader = Reader(redis)
