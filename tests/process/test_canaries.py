@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from tests.hostile.wire import exchange, request
 from tests.support.service import SERVER, Service, StartService, make_tenant, store_of
+from tests.support.webhooks import answering, receiver, webhook_api
 
 CANARY = "canary-7f3a"
 
@@ -164,3 +165,38 @@ async def test_no_error_path_tells_a_key_and_no_view_of_the_store_does(
     for place, content in found:
         for number, told_to_nobody in enumerate(secrets):
             assert told_to_nobody not in content, f"secret {number} is in {place}"
+
+
+async def test_no_webhook_secret_is_in_the_store_the_log_or_a_later_answer(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    service = start_service(
+        *("all", "--data", str(data), "--log-level", "debug"),
+        *("--webhook-allow-private", "true", "--webhook-sweep-seconds", "0.2"),
+    )
+    url, key = await store_of(service)
+    _, apikey = await make_tenant(url, key)
+    async with receiver() as target, webhook_api(service.url, apikey) as api:
+        target.behaviours["/failing"] = answering(500)
+        log_id = await api.make_log("orders")
+        given = []
+        for path in ("/hook", "/failing"):
+            made = await api.create(target.url + path, log=log_id)
+            rotated = await api.ask("POST", f"/v2/webhooks/{made['webhook_id']}/rotate-secret")
+            given += [made["secret"], rotated["secret"]]
+            await api.until_state(made["webhook_id"], "active")
+        await api.commit(log_id)
+        await target.until(2)
+        told = json.dumps(await api.ask("GET", "/v2/webhooks")).encode()
+        for webhook in json.loads(told)["webhooks"]:
+            told += json.dumps(await api.deliveries(webhook["webhook_id"])).encode()
+        metrics = await exchange(service.url, request("GET", "/metrics", "Connection: close"))
+    told += metrics.answers[0].body + await told_by_the_store(url)
+    assert b"indelible_webhook_attempts_total" in told
+    service.stop()
+    assert len(set(given)) == 4
+    for place, content in [("an answer or a view", told), *places(service, data)]:
+        for number, secret in enumerate(given):
+            for spelled in (secret.encode(), base64.b64decode(secret.removeprefix("whsec_"))):
+                assert spelled not in content, f"secret {number} is in {place}"
