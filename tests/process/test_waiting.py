@@ -93,6 +93,35 @@ async def test_a_thousand_waiters_in_two_processes_all_get_the_update(
         print(f"1,000 woken in {time.monotonic() - began:.2f} s")
 
 
+async def test_a_flood_of_first_waits_on_different_logs_is_not_refused(
+    deploy: StartDeployment,
+) -> None:
+    """The store is a few milliseconds away: one question at a time would take too long."""
+    deployment = await deploy(processes=1)
+    async with FaultProxy(deployment.engine.socket, random.Random(3)) as wire:
+        few = ("--store-connections", "2", "--store-seconds", "1.5")
+        far = await deployment.start_service(*few, store_url=wire.url, listed=False)
+        async with (
+            client_of(deployment, deployment.services[0]) as maker,
+            client_of(deployment, far) as client,
+        ):
+            logs = [await maker.create_log(f"log {number}") for number in range(400)]
+            wire.delay_seconds = 0.005
+            waits = [
+                asyncio.ensure_future(client.wait(log_id, 0, wait_seconds=WAIT_SECONDS))
+                for log_id in logs
+            ]
+            try:
+                await until_waiting(far, len(logs))
+                assert not any(each.done() for each in waits)
+            finally:
+                wire.delay_seconds = 0.0
+                for each in waits:
+                    each.cancel()
+                refused = await asyncio.gather(*waits, return_exceptions=True)
+            assert all(isinstance(each, asyncio.CancelledError) for each in refused), refused
+
+
 async def test_a_thousand_waiters_all_get_the_update_though_no_hint_arrives(
     deploy: StartDeployment,
 ) -> None:

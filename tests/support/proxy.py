@@ -3,7 +3,8 @@
 Passes bytes both ways until told otherwise. `cut_share` of the chunks is cut at a random
 byte, in either direction, and the connection with it; `deaf` loses every hint published to
 a subscriber while its connection stays up and answers; `subscriptions` lets requests to
-subscribe through while it is set. Knows of RESP only how these two look.
+subscribe through while it is set; each chunk takes `delay_seconds`. Knows of RESP only how
+these two look.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ class FaultProxy:
     def __init__(self, store_socket: Path, rng: random.Random) -> None:
         self.cut_share = 0.0
         self.deaf = False
+        self.delay_seconds = 0.0
         self.subscriptions = asyncio.Event()
         self.subscriptions.set()
         self.cuts = 0
@@ -83,6 +85,8 @@ class FaultProxy:
                 continue
             if _SUBSCRIBE in chunk:
                 await self.subscriptions.wait()
+            if self.delay_seconds:
+                await asyncio.sleep(self.delay_seconds)
             if self._rng.random() < self.cut_share:
                 self.cuts += 1
                 writer.write(chunk[: self._rng.randrange(len(chunk))])

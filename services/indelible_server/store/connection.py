@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from indelible_protocol.errors import ErrorCode
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
@@ -27,6 +27,7 @@ from redis.exceptions import (
 )
 
 from indelible_server.store.addresses import read_address
+from indelible_server.store.batching import AnswerLost, BatchingRedis, NotSent
 from indelible_server.store.cluster import Cluster
 from indelible_server.store.errors import OutcomeUnknown, Refusal, StoreUnavailable
 from indelible_server.store.replicas import NodeClient
@@ -67,8 +68,8 @@ class Clients:
 def connect(
     url: str, *, connections: int, timeout_seconds: float, wait_replicas: int | None = None
 ) -> Clients:
-    """Commands have deadlines, a bounded pool for each node and no hidden retries; the subscriber
-    may be silent for as long as it likes.
+    """Commands have deadlines, a bounded pool for each node and no hidden retries, and travel in
+    batches where their answers are small; the subscriber may be silent for as long as it likes.
 
     `wait_replicas` must hold a write before it counts as done: by itself 1 in a cluster, else 0.
 
@@ -79,7 +80,7 @@ def connect(
     replicas = int(address.is_cluster) if wait_replicas is None else wait_replicas
     wait_ms = max(1, int(timeout_seconds * 1_000 * _WAIT_SHARE))
 
-    def commanding(node_url: str) -> NodeClient:
+    def commanding(node_url: str) -> Redis:
         pool = BlockingConnectionPool.from_url(
             node_url,
             max_connections=connections,
@@ -92,6 +93,8 @@ def connect(
             health_check_interval=0,
             client_name="indelible-api",
         )
+        if not replicas and not address.is_cluster:
+            return BatchingRedis(connection_pool=pool, timeout_seconds=timeout_seconds)
         return NodeClient(replicas=replicas, wait_ms=wait_ms, connection_pool=pool)
 
     def listening(node_url: str) -> NodeClient:
@@ -106,12 +109,12 @@ def connect(
         )
         return NodeClient(replicas=0, wait_ms=0, connection_pool=pool)
 
-    def client(make: Callable[[str], NodeClient]) -> Redis:
+    def client(make: Callable[[str], Redis]) -> Redis:
         if not address.is_cluster:
             return make(address.url)
 
         def make_node(node: Address) -> NodeClient:
-            return make(address.url_of(node))
+            return cast(NodeClient, make(address.url_of(node)))
 
         return Cluster(address.seeds, make_node, timeout_seconds=timeout_seconds)
 
@@ -151,7 +154,7 @@ async def write_outcome() -> AsyncIterator[None]:
         yield
     except OutOfMemoryError as error:
         raise Refusal(ErrorCode.STORAGE_FULL, "the store's memory is full") from error
-    except (MaxConnectionsError, AuthenticationError) as error:
+    except (NotSent, MaxConnectionsError, AuthenticationError) as error:
         raise StoreUnavailable(_reason(error)) from error
     except (ReadOnlyError, BusyLoadingError) as error:
         raise OutcomeUnknown(_reason(error)) from error
@@ -172,7 +175,16 @@ async def write_outcome() -> AsyncIterator[None]:
         raise OutcomeUnknown(_reason(error)) from error
 
 
+async def distrust(redis: Redis) -> None:
+    """An answer was another call's: no connection that is open is used again."""
+    if isinstance(redis, BatchingRedis):
+        redis.batcher.abandon()
+    await redis.connection_pool.disconnect(inuse_connections=False)
+
+
 def _reason(error: BaseException) -> str:
-    """A word for the operator; the text may hold addresses or arguments and is left out."""
+    """A word for the operator; foreign text may hold addresses or arguments and is left out."""
+    if isinstance(error, (NotSent, AnswerLost)):
+        return str(error)
     text = str(error).split(" ", 1)[0]
     return text if text.isupper() and text.isalpha() else type(error).__name__

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from indelible_server.store.cluster import primaries
-from indelible_server.store.connection import store_answer, write_outcome
+from indelible_server.store.connection import distrust, store_answer, write_outcome
 from indelible_server.store.errors import OutcomeUnknown, Refusal, StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -165,6 +165,6 @@ async def call(
             command, function.name, len(keys), *keys, nonce, *arguments
         )
         if not isinstance(reply, list) or not reply or reply[0] != nonce:
-            await redis.connection_pool.disconnect(inuse_connections=False)
+            await distrust(redis)
             raise OutcomeUnknown("an answer to another call came back")
     return reply[1].decode(), reply[2:]
