@@ -1,21 +1,29 @@
 """Log lines and metrics: their form, and what may never stand in them.
 
-Owns structlog's set-up, the redaction of secrets, and the metrics of a process. Log
-events are `noun.past_verb` with fields; nothing here knows what they mean.
+Owns structlog's set-up, the redaction of secrets, the line and the counts of each request, and
+the metrics of a process. Log events are `noun.past_verb` with fields; but for `request.answered`
+nothing here knows what they mean.
 """
 
+import asyncio
 import json
 import logging
 import re
 import sys
+import time
 import traceback
-from collections.abc import Mapping, MutableMapping
-from typing import Any
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Iterator, Mapping, MutableMapping
+from itertools import accumulate
+from typing import Any, BinaryIO, cast
 
 import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 _SECRET_FIELDS = frozenset(
     {
@@ -37,6 +45,9 @@ _SECRET_TEXT = re.compile(r"ik_([0-9a-f]{16})_[A-Za-z0-9_-]+")
 _MASK = "***"
 _MAX_CHARS = 10_000
 _FOREIGN_LOGGERS = ("aiohttp", "asyncio")
+_REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+log = structlog.get_logger("indelible_server.api")
 
 
 def redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
@@ -69,9 +80,45 @@ def _where(exc_info: structlog.typing.ExcInfo) -> str:
     return "\nafter\n".join(parts)
 
 
+class Lines:
+    """A file for lines. `add` gathers what comes in one round of the event loop, but for the
+    first, and writes it together; in a round of many requests a line then costs no system call.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._held: list[bytes] = []
+        self._in_round = False
+
+    def write(self, data: bytes) -> int:
+        self._held.append(data)
+        return len(data)
+
+    def flush(self) -> None:
+        held, self._held = self._held, []
+        self._file.write(b"".join(held))
+        self._file.flush()
+
+    def add(self, line: bytes) -> None:
+        """In the event loop only."""
+        self._held.append(line)
+        if not self._in_round:
+            self._in_round = True
+            asyncio.get_running_loop().call_soon(self._end_round)
+            self.flush()
+
+    def _end_round(self) -> None:
+        self._in_round = False
+        if self._held:
+            self.flush()
+
+
 def configure_logging(level: str, form: str) -> None:
     """One line per event on stderr: JSON, or for people where `form` is `console`."""
+    global _request_lines
     least = logging.getLevelNamesMapping()[level.upper()]
+    lines = Lines(sys.stderr.buffer)
+    _request_lines = lines if form == "json" and least <= logging.INFO else None
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -90,7 +137,7 @@ def configure_logging(level: str, form: str) -> None:
             redact,
             structlog.processors.JSONRenderer(serializer=_to_json),
         ]
-        factory = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
+        factory = structlog.BytesLoggerFactory(file=cast(BinaryIO, lines))
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(least),
@@ -112,6 +159,52 @@ def _to_json(event: Any, **_options: Any) -> bytes:
         return json.dumps(event, default=str).encode()
 
 
+class AnsweredRequest(msgspec.Struct):
+    """The one line of a request. Nothing in it is text of the request, so nothing is masked:
+    `route` is a template, `method` and `code` are words that we know, `tenant` is an id of ours.
+    """
+
+    request_id: str
+    method: str
+    route: str
+    status: int
+    code: str | None
+    tenant: str | None
+    took_ms: float
+    waited: bool
+    size_bytes: int | None
+    event: str = "request.answered"
+    level: str = "info"
+    timestamp: str = ""
+
+
+_request_lines: Lines | None = None
+_request_encoder = msgspec.json.Encoder()
+_second = (0, "")
+
+
+def log_request(answered: AnsweredRequest) -> None:
+    """As `log.info` would: the fields are known, so the line is made in one pass."""
+    if _request_lines is None:
+        fields = msgspec.structs.asdict(answered)
+        for name in ("event", "level", "timestamp"):
+            del fields[name]
+        log.info("request.answered", **fields)
+        return
+    answered.timestamp = _now()
+    _request_lines.add(_request_encoder.encode(answered) + b"\n")
+
+
+def _now() -> str:
+    """As TimeStamper writes it; what changes once a second is made once a second."""
+    global _second
+    now = time.time()
+    seconds = int(now)
+    if seconds != _second[0]:
+        _second = seconds, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(seconds))
+    return f"{_second[1]}{int((now - seconds) * 1e6):06d}Z"
+
+
 class _ForeignHandler(logging.Handler):
     """Says that a library complained, and of what kind; its text may quote a request."""
 
@@ -124,6 +217,45 @@ class _ForeignHandler(logging.Handler):
         )
 
 
+class RequestCounts(Collector):
+    """Requests by route, method and status, and how long they took. Two additions a request:
+    the library's counters take a lock and a look-up each, and a histogram a walk.
+    """
+
+    def __init__(self) -> None:
+        self._requests: Tally[tuple[str, str, int]] = Tally()
+        self._seconds: dict[str, list[float]] = {}  # requests by bucket, then the sum of seconds
+
+    def add(self, route: str, method: str, status: int, seconds: float | None) -> None:
+        """`seconds` is None for one that waited."""
+        self._requests[route, method, status] += 1
+        if seconds is None:
+            return
+        row = self._seconds.get(route)
+        if row is None:
+            row = self._seconds[route] = [0] * (len(_REQUEST_SECONDS) + 2)
+        row[bisect_left(_REQUEST_SECONDS, seconds)] += 1
+        row[-1] += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "indelible_requests", "Requests answered.", labels=("route", "method", "status")
+        )
+        for (route, method, status), count in self._requests.items():
+            requests.add_metric((route, method, str(status)), count)
+        yield requests
+        seconds = HistogramMetricFamily(
+            "indelible_request_seconds",
+            "Time from a request's head to its answer, long polls left out.",
+            labels=("route",),
+        )
+        bounds = [*map(str, _REQUEST_SECONDS), "+Inf"]
+        for route, row in self._seconds.items():
+            buckets = list(zip(bounds, accumulate(row[:-1]), strict=True))
+            seconds.add_metric((route,), buckets, row[-1])
+        yield seconds
+
+
 class Metrics:
     """What one process counts. Labels are route templates and words, never names."""
 
@@ -131,19 +263,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self.requests = Counter(
-            "indelible_requests",
-            "Requests answered.",
-            ("route", "method", "status"),
-            registry=self.registry,
-        )
-        self.request_seconds = Histogram(
-            "indelible_request_seconds",
-            "Time from a request's head to its answer, long polls left out.",
-            ("route",),
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
-            registry=self.registry,
-        )
+        self.requests = RequestCounts()
+        self.registry.register(self.requests)
         self.commits = Counter(
             "indelible_commits",
             "Commits by outcome: committed, unchanged, repeated, rejected, refused, unknown.",

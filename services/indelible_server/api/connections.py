@@ -4,14 +4,13 @@ aiohttp would quote the offending header to its sender and to the log, and it ma
 key. Knows nothing of what a request is about.
 """
 
-import secrets
 from typing import Any
 
 import structlog
 from aiohttp import web
 from indelible_protocol.errors import ErrorCode
 
-from indelible_server.api.messages import REQUEST_ID, problem
+from indelible_server.api.messages import REQUEST_ID, new_request_id, problem
 
 log = structlog.get_logger("indelible_server.api")
 
@@ -60,13 +59,13 @@ class _Connection(web.RequestHandler):
             raise ConnectionError("part of an answer is out; another cannot follow")
         if status < 500:
             return _refused(request, "the head or the framing of the request is no valid HTTP")
-        request_id = secrets.token_hex(8)
+        request_id = new_request_id()
         log.error("request.failed", request_id=request_id, route="unknown", exc_info=exc)
         return _answer(request, ErrorCode.INTERNAL_ERROR, "the server failed", request_id)
 
 
 def _refused(request: web.BaseRequest, message: str) -> web.Response:
-    request_id = secrets.token_hex(8)
+    request_id = new_request_id()
     log.info("request.unreadable", request_id=request_id)
     return _answer(request, ErrorCode.BAD_REQUEST, message, request_id)
 

@@ -1,6 +1,5 @@
 """What surrounds every request: its id, its one log line, its errors as problems."""
 
-import secrets
 import time
 
 import structlog
@@ -9,9 +8,10 @@ from aiohttp.hdrs import METH_ALL
 from aiohttp.typedefs import Handler
 from indelible_protocol.errors import ErrorCode, ProtocolError
 
-from indelible_server.api.messages import REQUEST_ID, problem
+from indelible_server.api.messages import REQUEST_ID, new_request_id, problem
 from indelible_server.api.services import SERVICES
 from indelible_server.store.errors import Refusal
+from indelible_server.telemetry import AnsweredRequest, log_request
 
 log = structlog.get_logger("indelible_server.api")
 
@@ -25,7 +25,7 @@ STREAMED = web.RequestKey("streamed", bool)  # its answer is under way, until so
 @web.middleware
 async def canonical_line(request: web.Request, handler: Handler) -> web.StreamResponse:
     """One log line and one observation per request; the answer carries the request's id."""
-    request_id = request[ID] = secrets.token_hex(8)
+    request_id = request[ID] = new_request_id()
     started = time.perf_counter()
     status = None
     try:
@@ -65,24 +65,23 @@ async def _answered(request: web.Request, handler: Handler, request_id: str) -> 
 
 
 def _observe(request: web.Request, request_id: str, status: int, seconds: float) -> None:
-    services = request.app[SERVICES]
     route = _route(request)
     method = request.method if request.method in METH_ALL else "other"  # any word can be sent
-    services.metrics.requests.labels(route, method, status).inc()
     waited = request.get(WAITED, False)
-    if not waited:
-        services.metrics.request_seconds.labels(route).observe(seconds)
-    log.info(
-        "request.answered",
-        request_id=request_id,
-        method=method,
-        route=route,
-        status=status,
-        code=request.get(CODE),
-        tenant=request.get(TENANT),
-        took_ms=round(seconds * 1_000, 2),
-        waited=waited,
-        size_bytes=request.content_length,
+    counts = request.app[SERVICES].metrics.requests
+    counts.add(route, method, status, None if waited else seconds)
+    log_request(
+        AnsweredRequest(
+            request_id=request_id,
+            method=method,
+            route=route,
+            status=status,
+            code=request.get(CODE),
+            tenant=request.get(TENANT),
+            took_ms=round(seconds * 1_000, 2),
+            waited=waited,
+            size_bytes=request.content_length,
+        )
     )
 
 
