@@ -108,6 +108,8 @@ def keys_made() -> set[str]:
     """What every function of `keys` makes, with words in place of what varies."""
     made = {
         "of_log": keys.of_log(LogId(bytes(32))).all(),
+        "materialized": keys.materialized(LogId(bytes(32))).all(),
+        "all_of_log": keys.all_of_log(LogId(bytes(32))),
         "name": [keys.name("<tenant>", "<database>", LogKind.OPAQUE, b"")],
         "listing": [keys.listing("<tenant>", "<database>")],
         "group": astuple(keys.group("<tenant>", "<database>", "")),

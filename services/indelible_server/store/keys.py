@@ -14,6 +14,10 @@ request text: names and groups come in hashed.
 | `{<log id>}:answers0`, `1` | hash | idempotency key → msgpack answer (opaque logs) | api |
 | `{<log id>}:control` | list | versions of the control commits after the genesis | api |
 | `{<log id>}:versions` | channel | hint: the version that the log is at now, or `deleted` | api |
+| `{<log id>}:snapshots` | sorted set | the snapshots that are whole, by version | materializer |
+| `{<log id>}:chunks` | hash | `<version>:…` → a piece of a snapshot | materializer |
+| `{<log id>}:removals` | hash | number → what each 256 versions removed | materializer |
+| `{<log id>}:materialized` | hash | how far removals go; changes and entries there | materializer |
 | `{n:<tenant>:<database>:<hash>}` | string | msgpack name record | api |
 | `{l:<tenant>:<database>}:logs` | sorted set | u64 created_ms ‖ log id, all scores 0 | api |
 | `{l:<tenant>:<database>}:group:<hash>` | sorted set | the same, of one group | api |
@@ -77,6 +81,23 @@ class LogKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class MaterializedKeys:
+    """The keys of what the materializer makes of one log, in the order in which functions take
+    them.
+
+    All of it follows from the log; a log without any of it is read as rightly, only slower.
+    """
+
+    snapshots: str
+    chunks: str
+    removals: str
+    progress: str
+
+    def all(self) -> tuple[str, ...]:
+        return (self.snapshots, self.chunks, self.removals, self.progress)
+
+
+@dataclass(frozen=True, slots=True)
 class WebhookKeys:
     """The keys of one webhook, in the order in which functions take them."""
 
@@ -115,6 +136,18 @@ def of_log(log_id: LogId) -> LogKeys:
         tag + "control",
         tag + "versions",
     )
+
+
+def materialized(log_id: LogId) -> MaterializedKeys:
+    tag = "{" + log_id.hex() + "}:"
+    return MaterializedKeys(
+        tag + "snapshots", tag + "chunks", tag + "removals", tag + "materialized"
+    )
+
+
+def all_of_log(log_id: LogId) -> tuple[str, ...]:
+    """What is deleted with a log."""
+    return (*of_log(log_id).all(), *materialized(log_id).all())
 
 
 def name(tenant: str, database: str, kind: LogKind, token: bytes) -> str:

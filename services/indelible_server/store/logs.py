@@ -259,7 +259,7 @@ class Logs:
                 return opened
             if held.log_id != made.log_id:
                 await functions.call(
-                    self._redis, "delete", keys.of_log(made.log_id).all(), ["discard"]
+                    self._redis, "delete", keys.all_of_log(made.log_id), ["discard"]
                 )
         raise Refusal(
             ErrorCode.TRANSACTION_CONFLICT, "the name changes hands too quickly; try again"
@@ -385,7 +385,7 @@ class Logs:
         description = await self.describe(identity)
         scope = Scope(tenant=identity.tenant, database=identity.database)
         word, rest = await functions.call(
-            self._redis, "delete", keys.of_log(identity.log_id).all(), ["keep"]
+            self._redis, "delete", keys.all_of_log(identity.log_id), ["keep"]
         )
         if word == "absent":
             raise nonexistent()

@@ -1,0 +1,21 @@
+-- Lists a snapshot: from here on it is read. All of its pieces must be there.
+-- KEYS: meta snapshots chunks
+-- ARGV: nonce version snapshot chunks buckets
+-- REPLIES: listed | torn (a piece is not there) | gone
+-- FLAGS:
+
+local function snapshot_list(k, args)
+  local found = redis.call('HMGET', k[1], 'version', 'deleted')
+  if not found[1] or found[2] then return {args[1], 'gone'} end
+  local prefix, exists = args[2] .. ':', redis.call
+  local whole = exists('HEXISTS', k[3], prefix .. 'places') == 1
+  for number = 0, tonumber(args[4]) - 1 do
+    whole = whole and exists('HEXISTS', k[3], prefix .. string.format('%.0f', number)) == 1
+  end
+  for number = 0, tonumber(args[5]) - 1 do
+    whole = whole and exists('HEXISTS', k[3], prefix .. 't' .. string.format('%.0f', number)) == 1
+  end
+  if not whole then return {args[1], 'torn'} end
+  redis.call('ZADD', k[2], args[2], args[3])
+  return {args[1], 'listed'}
+end

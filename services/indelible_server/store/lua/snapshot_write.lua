@@ -1,0 +1,12 @@
+-- Writes pieces of a snapshot that is not listed yet: nobody reads them.
+-- KEYS: meta chunks
+-- ARGV: nonce, then fields and pieces
+-- REPLIES: written | gone
+-- FLAGS:
+
+local function snapshot_write(k, args)
+  local found = redis.call('HMGET', k[1], 'version', 'deleted')
+  if not found[1] or found[2] then return {args[1], 'gone'} end
+  redis.call('HSET', k[2], unpack(args, 2))
+  return {args[1], 'written'}
+end

@@ -1,0 +1,231 @@
+"""What the materializer writes: removals, 256 versions at a time, and snapshots when they are due.
+
+All of it is a function of the log and a version, so two who work on one log write the same;
+what is not whole is not listed, and what is written is never changed. Reads and writes in
+bounded pieces. Knows nothing of which logs there are, or of when to look at one.
+"""
+
+import asyncio
+from array import array
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from indelible_protocol.ids import LogId
+from redis.asyncio import Redis
+
+from indelible_server.store import functions, keys
+from indelible_server.store.connection import store_answer
+from indelible_server.store.contents import Contents, Stretch
+from indelible_server.store.places import BLOCK_VERSIONS, packed
+from indelible_server.store.snapshots import (
+    DIRECTORY,
+    Buckets,
+    Chunk,
+    Chunks,
+    Snapshot,
+    bucket_count,
+    bucket_fields,
+)
+from indelible_server.store.versions import MissingError
+
+LEAST_CHANGES = 512
+_WRITE_BYTES = 256 << 10
+_INDEXED_AT_ONCE = 1 << 20
+_FIELDS_AT_ONCE = 256
+
+
+class Gone(Exception):
+    """The log is deleted, or never was."""
+
+
+class Progress(NamedTuple):
+    """Up to where a log's removals are written: blocks, and the log's changes and entries there."""
+
+    blocks: int
+    changes: int
+    entries: int
+
+    @property
+    def version(self) -> int:
+        return self.blocks * BLOCK_VERSIONS
+
+
+def is_due(progress: Progress, last: Snapshot | None) -> bool:
+    """Whether contents where `progress` is would cost three times their size and more to read.
+
+    A log that only grows never needs a snapshot: its stream is its contents. Each entry that is
+    written again is paid for by one and a half changes at least.
+    """
+    entries, changes = (last.entries, last.changes) if last else (0, 0)
+    cost = entries + progress.changes - changes
+    return progress.changes > changes and cost > 3 * progress.entries + LEAST_CHANGES
+
+
+class Materializing:
+    """`reach` is called with the name of each point at which a process may be lost.
+
+    `pause_seconds` lies between two writes of a snapshot.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        pause_seconds: float = 0.0,
+        reach: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        self._redis = redis
+        self._contents = Contents(redis)
+        self._pause_seconds = pause_seconds
+        self._reach = reach
+
+    async def progress(self, log_id: LogId) -> Progress:
+        async with store_answer():
+            found = await self._redis.execute_command(
+                "HMGET", keys.materialized(log_id).progress, "blocks", "changes", "entries"
+            )
+        return Progress(*(int(number or 0) for number in found))
+
+    async def advance(self, log_id: LogId, version: int) -> int:
+        """Writes all that is due up to `version`; how many pieces that were.
+
+        Raises:
+            Gone: the log is deleted.
+            Refusal: the store failed; the next call goes on where this one was.
+        """
+        async with self._or_gone(log_id):
+            return await self._advance(log_id, version)
+
+    async def _advance(self, log_id: LogId, version: int) -> int:
+        written = 0
+        progress = await self.progress(log_id)
+        while True:
+            last = await self._contents.snapshot_at(log_id, progress.version)
+            if is_due(progress, last):
+                await self._write_snapshot(log_id, progress)
+                written += 1
+            if progress.version + BLOCK_VERSIONS > version:
+                return written
+            progress = await self._write_block(log_id, progress)
+            written += 1
+
+    async def _write_block(self, log_id: LogId, progress: Progress) -> Progress:
+        low = progress.version
+        block = await self._contents.block_of(log_id, low, low + BLOCK_VERSIONS)
+        following = Progress(
+            progress.blocks + 1,
+            progress.changes + block.changes,
+            progress.entries + block.growth,
+        )
+        self._reach("before_block")
+        log_keys = keys.materialized(log_id)
+        word, _ = await functions.call(
+            self._redis,
+            "materialize",
+            [keys.of_log(log_id).meta, log_keys.removals, log_keys.progress],
+            [progress.blocks, block.encode(), following.changes, following.entries],
+        )
+        if word == "gone":
+            raise Gone
+        self._reach("after_block")
+        return await self.progress(log_id) if word == "done" else following
+
+    async def write_snapshot(self, log_id: LogId, progress: Progress) -> Snapshot:
+        """The contents where `progress` is, listed once they are whole.
+
+        Raises:
+            Gone: the log is deleted.
+        """
+        async with self._or_gone(log_id):
+            return await self._write_snapshot(log_id, progress)
+
+    @asynccontextmanager
+    async def _or_gone(self, log_id: LogId) -> AsyncIterator[None]:
+        """What is missing is no damage if the log was deleted."""
+        try:
+            yield
+        except MissingError:
+            async with store_answer():
+                found = await self._redis.execute_command(
+                    "HMGET", keys.of_log(log_id).meta, "version", "deleted"
+                )
+            if found[0] is None or found[1] is not None:
+                raise Gone from None
+            raise
+
+    async def _write_snapshot(self, log_id: LogId, progress: Progress) -> Snapshot:
+        version = progress.version
+        places, numbers, size, count = array("Q"), 0, 0, 0
+        pieces: dict[str, bytes] = {}
+        async for chunk in self._chunks_at(log_id, version):
+            places.append(chunk.places[0])
+            count += len(chunk.places)
+            pieces[f"{version}:{numbers}"] = chunk.encode()
+            numbers += 1
+            if sum(map(len, pieces.values())) >= _WRITE_BYTES:
+                size += await self._write(log_id, pieces)
+        pieces[f"{version}:{DIRECTORY}"] = packed(places)
+        size += await self._write(log_id, pieces)
+        draft = Snapshot(version, count, progress.changes, size, numbers, bucket_count(count))
+        size += await self._write_index(log_id, draft)
+        snapshot = draft._replace(size_bytes=size)
+        self._reach("before_listing")
+        log_keys = keys.materialized(log_id)
+        word, _ = await functions.call(
+            self._redis,
+            "snapshot_list",
+            [keys.of_log(log_id).meta, log_keys.snapshots, log_keys.chunks],
+            [version, snapshot.encode(), snapshot.chunks, snapshot.buckets],
+        )
+        if word == "gone":
+            raise Gone
+        assert word == "listed", word
+        self._reach("after_listing")
+        return snapshot
+
+    async def _chunks_at(self, log_id: LogId, version: int) -> AsyncIterator[Chunk]:
+        plan = await self._contents.plan(log_id, version)
+        chunks = Chunks()
+        async for stretch in self._contents.stretches(log_id, plan):
+            for chunk in chunks.add(*stretch):
+                yield chunk
+        for chunk in chunks.rest():
+            yield chunk
+
+    async def _write_index(self, log_id: LogId, snapshot: Snapshot) -> int:
+        """The index of tokens, from the chunks as written, a bounded part of it in each go."""
+        size, names = 0, bucket_fields(snapshot.version, snapshot.buckets)
+        at_once = max(1, _INDEXED_AT_ONCE * snapshot.buckets // max(1, snapshot.entries))
+        for first in range(0, snapshot.buckets, at_once):
+            some = names[first : first + at_once]
+            buckets = Buckets(snapshot.buckets, first, first + len(some))
+            async for stretch in self._written(log_id, snapshot):
+                buckets.add(*stretch)
+            encoded = buckets.encoded()
+            for at in range(0, len(some), _FIELDS_AT_ONCE):
+                end = at + _FIELDS_AT_ONCE
+                pieces = dict(zip(some[at:end], encoded[at:end], strict=True))
+                size += await self._write(log_id, pieces)
+        return size
+
+    async def _written(self, log_id: LogId, snapshot: Snapshot) -> AsyncIterator[Stretch]:
+        for number in range(snapshot.chunks):
+            for chunk in await self._contents.chunks(log_id, snapshot, range(number, number + 1)):
+                yield Stretch(chunk.places, chunk.cut())
+
+    async def _write(self, log_id: LogId, pieces: dict[str, bytes]) -> int:
+        """Writes the pieces and empties them; how many bytes they were."""
+        size = sum(map(len, pieces.values()))
+        self._reach("before_pieces")
+        word, _ = await functions.call(
+            self._redis,
+            "snapshot_write",
+            [keys.of_log(log_id).meta, keys.materialized(log_id).chunks],
+            [part for piece in pieces.items() for part in piece],
+        )
+        if word == "gone":
+            raise Gone
+        pieces.clear()
+        await asyncio.sleep(self._pause_seconds)
+        return size

@@ -1,0 +1,236 @@
+"""Places as numbers, and removals: which entries some versions removed. Pure.
+
+An entry is named by its place for ever: the version and the command that introduced it. What is
+removed never comes back (a value set again is another entry), so contents are sets of places:
+those at a version are the places added up to it less those removed up to it, and in their
+numbers' order they are in order `command`. A change costs eight bytes here, and no token.
+"""
+
+import struct
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from indelible_protocol import limits
+from indelible_protocol.encoding import vec2
+from indelible_protocol.errors import ProtocolError
+
+INDEX_BITS = 12
+BLOCK_VERSIONS = 256
+
+assert limits.MAX_COMMANDS <= 1 << INDEX_BITS
+
+_HEAD = struct.Struct("<IIQ")
+_REMOVED = struct.Struct(">QI")
+_U64 = struct.Struct("<Q")
+_U16 = struct.Struct(">H")
+_INDEX_MASK = (1 << INDEX_BITS) - 1
+_ADDS, _REMOVES = 1, 2
+_PLACE_BYTES = 48
+
+
+def place_of(version: int, index: int) -> int:
+    """A number for versions below 2^51: two hundred years of a million commits a second."""
+    return version << INDEX_BITS | index
+
+
+def first_place(version: int) -> int:
+    """The least that an entry of this version may have."""
+    return version << INDEX_BITS
+
+
+def version_of(place: int) -> int:
+    return place >> INDEX_BITS
+
+
+def index_of(place: int) -> int:
+    return place & _INDEX_MASK
+
+
+def block_of(version: int) -> int:
+    """The number of the block that holds what `version` (1 or more) removed."""
+    return (version - 1) // BLOCK_VERSIONS
+
+
+class Step(NamedTuple):
+    """What one effect did: the command `command_index` added an entry (its bytes begin at `offset`
+    of the body), removed the one at the place `removed` (0: none), or both."""
+
+    command_index: int
+    offset: int
+    adds: bool
+    removed: int
+
+
+def steps_of(effects: bytes) -> list[Step]:
+    """As `diff.decode_effects`, with places as numbers and without hashes.
+
+    Raises:
+        ProtocolError: cut off.
+    """
+    if not effects:
+        return []
+    size = len(effects)
+    if size == 9 and effects[4] == _ADDS:
+        return [Step(0, 0, True, 0)]
+    try:
+        count = int.from_bytes(effects[:4], "big")
+        flags = effects[4 : 4 + count]
+        offsets = struct.unpack_from(f">{count}I", effects, 4 + count)
+        at = 4 + 5 * count
+        steps = []
+        for index, flag in enumerate(flags):
+            if not flag:
+                continue
+            removed = 0
+            if flag & _REMOVES:
+                version, command = _REMOVED.unpack_from(effects, at)
+                removed = version << INDEX_BITS | command
+                at += _PLACE_BYTES
+            steps.append(Step(index, offsets[index], bool(flag & _ADDS), removed))
+    except struct.error:
+        raise ProtocolError("effects: cut off") from None
+    return steps
+
+
+@dataclass(slots=True)
+class Block:
+    """What the commands of some versions removed.
+
+    `removed` are places in ascending order, `at` beside them the removing commands' places, each
+    twice its number, plus one where the command put another entry in its place. `bare` are the
+    commands that put none, with the token of their key. `added` counts entries that came.
+    """
+
+    removed: "array[int]" = field(default_factory=lambda: array("Q"))
+    at: "array[int]" = field(default_factory=lambda: array("Q"))
+    bare: list[tuple[int, bytes]] = field(default_factory=list)
+    added: int = 0
+
+    @property
+    def changes(self) -> int:
+        """Effects that the versions had."""
+        return self.added + len(self.bare)
+
+    @property
+    def growth(self) -> int:
+        return self.added - len(self.removed)
+
+    def note(self, version: int, body: bytes, effects: bytes) -> None:
+        """Adds what one version did; `sort` once all are noted."""
+        for index, offset, adds, removed in steps_of(effects):
+            here = version << INDEX_BITS | index
+            if adds:
+                self.added += 1
+            else:
+                self.bare.append((here, token_at(body, offset)))
+            if removed:
+                self.removed.append(removed)
+                self.at.append(here << 1 | adds)
+
+    def sort(self) -> None:
+        order = sorted(range(len(self.removed)), key=self.removed.__getitem__)
+        self.removed = array("Q", [self.removed[i] for i in order])
+        self.at = array("Q", [self.at[i] for i in order])
+
+    def encode(self) -> bytes:
+        """`u32 count ‖ u32 bare count ‖ u64 added ‖ count × u64 removed ‖ count × u64 at`, all
+        little-endian, then for each bare one `u64 place` (little-endian) `‖ vec2 token`."""
+        return b"".join(
+            (
+                _HEAD.pack(len(self.removed), len(self.bare), self.added),
+                packed(self.removed),
+                packed(self.at),
+                *(_U64.pack(place) + vec2(token) for place, token in self.bare),
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Block":
+        count, bare_count, added = _HEAD.unpack_from(data)
+        at = _HEAD.size + 8 * count
+        end = at + 8 * count
+        block = cls(unpacked(data[_HEAD.size : at]), unpacked(data[at:end]), [], added)
+        for _ in range(bare_count):
+            (place,) = _U64.unpack_from(data, end)
+            (length,) = _U16.unpack_from(data, end + 8)
+            block.bare.append((place, data[end + 10 : end + 10 + length]))
+            end += 10 + length
+        return block
+
+    def within(self, low: int, high: int) -> "Block":
+        """Of commands of the versions in (low, high] alone."""
+        first, end = first_place(low + 1), first_place(high + 1)
+        kept = [i for i, at in enumerate(self.at) if first <= at >> 1 < end]
+        return Block(
+            array("Q", [self.removed[i] for i in kept]),
+            array("Q", [self.at[i] for i in kept]),
+            [(place, token) for place, token in self.bare if first <= place < end],
+        )
+
+    def removed_below(self, place: int) -> "array[int]":
+        """The places removed that are less than `place`."""
+        return self.removed[: bisect_left(self.removed, place)]
+
+
+def token_at(body: bytes, offset: int) -> bytes:
+    """The token of the command whose bytes begin at `offset`."""
+    (length,) = _U16.unpack_from(body, offset + 1)
+    return body[offset + 3 : offset + 3 + length]
+
+
+class Gone:
+    """Places that were removed, for one way through places in ascending order.
+
+    Eight bytes each, apart by where they stand, so that no more than a stretch of them is ever
+    looked at as objects.
+    """
+
+    def __init__(self, removed: Iterable[Sequence[int]]) -> None:
+        self._stretches: dict[int, array[int]] = {}
+        self.count = 0
+        shift = INDEX_BITS + 8
+        stretches = self._stretches
+        for places in removed:
+            self.count += len(places)
+            for place in places:
+                stretch = stretches.get(place >> shift)
+                if stretch is None:
+                    stretch = stretches[place >> shift] = array("Q")
+                stretch.append(place)
+        self._numbers = sorted(stretches)
+
+    @property
+    def size_bytes(self) -> int:
+        return 8 * self.count + 100 * len(self._stretches)
+
+    def between(self, first: int, last: int) -> set[int]:
+        """Those from `first` to `last`, perhaps with some neighbours."""
+        shift = INDEX_BITS + 8
+        low = bisect_left(self._numbers, first >> shift)
+        high = bisect_left(self._numbers, (last >> shift) + 1)
+        if low == high:
+            return _NOTHING
+        return set().union(*(self._stretches[number] for number in self._numbers[low:high]))
+
+
+_NOTHING: set[int] = set()
+
+
+def packed(places: "array[int]") -> bytes:
+    """Little-endian, whatever the machine is."""
+    if sys.byteorder == "big":
+        places = array("Q", places)
+        places.byteswap()
+    return places.tobytes()
+
+
+def unpacked(data: bytes) -> "array[int]":
+    places = array("Q")
+    places.frombytes(data)
+    if sys.byteorder == "big":
+        places.byteswap()
+    return places

@@ -1,0 +1,111 @@
+"""Reading many versions of a log's stream fast: page by page, the next one asked for meanwhile.
+
+Gives rows as the store's client reads them, without making objects of them: what a row costs
+here it costs a million times. Knows nothing of what is looked for in them.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, NamedTuple
+
+from indelible_protocol.errors import ErrorCode
+from indelible_protocol.ids import LogId
+from redis.asyncio import Redis
+
+from indelible_server.store import keys
+from indelible_server.store.connection import end_tasks, store_answer
+from indelible_server.store.errors import Refusal
+
+PAGE_BYTES = 1 << 20
+MAX_PAGE_VERSIONS = 2_000
+_FIRST_PAGE_VERSIONS = 32
+# As `commit.lua` appends them: h, s, b, t, e.
+_FIELDS = [b"h", b"s", b"b", b"t", b"e"]
+_BODY, _EFFECTS = 5, 9
+# The client's own reading of XRANGE makes a dict of every row; under this name it leaves them.
+_XRANGE = "XRANGE "
+
+
+class MissingError(Refusal):
+    """What was promised is not there: the log was deleted meanwhile, or it is damaged."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(ErrorCode.INTERNAL_ERROR, f"the log lacks {what}")
+
+
+class Changed(NamedTuple):
+    """A version, as far as what it changed goes."""
+
+    version: int
+    body: bytes
+    effects: bytes
+
+
+class Page(NamedTuple):
+    """Versions in a row, none left out: `rows[i]` is version `first` + i."""
+
+    first: int
+    rows: list[Any]
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.rows) - 1
+
+    def changed(self) -> list[Changed]:
+        return [
+            Changed(version, fields[_BODY], fields[_EFFECTS])
+            for version, (_, fields) in enumerate(self.rows, self.first)
+        ]
+
+
+async def pages(redis: Redis, log_id: LogId, first: int, last: int) -> AsyncGenerator[Page, None]:
+    """Versions first to last in pages of about a MiB; the first page is a small one.
+
+    Raises:
+        Refusal: the store failed.
+        MissingError: versions are not there.
+    """
+    reading: asyncio.Task[Page] | None = None
+    size = min(_FIRST_PAGE_VERSIONS, last - first + 1)
+    try:
+        if first <= last:
+            reading = asyncio.create_task(_read(redis, log_id, first, last, size))
+        while reading is not None:
+            page = await reading
+            reading = None
+            if page.last < last:
+                size = _next_size(page)
+                reading = asyncio.create_task(_read(redis, log_id, page.last + 1, last, size))
+            yield page
+    finally:
+        if reading is not None:
+            await end_tasks(reading)
+
+
+async def changed(
+    redis: Redis, log_id: LogId, first: int, last: int
+) -> AsyncGenerator[Changed, None]:
+    async with aclosing(pages(redis, log_id, first, last)) as found:
+        async for page in found:
+            for one in page.changed():
+                yield one
+
+
+async def _read(redis: Redis, log_id: LogId, first: int, last: int, count: int) -> Page:
+    key = keys.of_log(log_id).commits
+    async with store_answer():
+        rows = await redis.execute_command(_XRANGE, key, f"{first}-0", f"{last}-0", "COUNT", count)
+    ends = [b"%d-0" % first, b"%d-0" % (first + len(rows) - 1)]
+    if not rows or [rows[0][0], rows[-1][0]] != ends:
+        raise MissingError("versions below its head")
+    if rows[0][1][::2] != _FIELDS or rows[-1][1][::2] != _FIELDS:
+        raise Refusal(ErrorCode.INTERNAL_ERROR, "a version has other fields than this release's")
+    return Page(first, rows)
+
+
+def _next_size(page: Page) -> int:
+    """As many as make a page, judged by this one's bodies."""
+    size = sum(len(fields[_BODY]) for _, fields in page.rows[:: max(1, len(page.rows) // 64)])
+    each = 400 + size * max(1, len(page.rows) // 64) // len(page.rows)
+    return max(1, min(PAGE_BYTES // each, MAX_PAGE_VERSIONS))
