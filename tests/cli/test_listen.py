@@ -206,6 +206,22 @@ def test_it_goes_on_until_interrupted_one_delivery_at_a_time(
     assert [each.type for each in target.requests][-2:] == ["log.deleted", "log.updated"]
 
 
+def test_a_log_that_is_made_later_in_the_group_is_told_too(
+    blocking: Client, target: Receiver, profile_file: Path
+) -> None:
+    blocking.log("a", create=True, group="site")
+    listener = process(
+        ["webhook", "listen", "--group", "site", "--forward-to", target.url], profile_file
+    )
+    assert listener.stdout is not None
+    assert listener.stdout.readline().endswith("webhook.challenge\n")
+    blocking.log("other", create=True, group="").set("k", 1)
+    blocking.log("b", create=True, group="site").set("k", 1)
+    assert listener.stdout.readline().endswith("log.updated  b  v0..v1\n")
+    listener.send_signal(signal.SIGINT)
+    assert listener.communicate(timeout=20)[0] == ""
+
+
 def test_an_event_waits_until_the_one_before_it_is_answered(
     blocking: Client, target: Receiver, profile_file: Path
 ) -> None:

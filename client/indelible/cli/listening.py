@@ -6,7 +6,7 @@ Follows the logs by itself: no webhook is made, and nothing need be reachable fr
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from indelible_protocol import webhooks
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.webhooks import Key, Kind
 
-from indelible.cli.following import ConnectionNotes, first_of, start_of
+from indelible.cli.following import ConnectionNotes, start_of
 from indelible.cli.forwarding import Sender
 from indelible.cli.options import DEFAULT, Common, flag
 from indelible.cli.output import Output
@@ -28,17 +28,17 @@ from indelible.errors import ConfigError, NotFoundError, RequestError
 from indelible.files import write_private
 
 if TYPE_CHECKING:
+    from indelible.answers import Diff
     from indelible.client import AsyncClient
     from indelible.log import AsyncLog
-
-MAX_LOGS = 100  # each waits by a request of its own
-_GONE = (ErrorCode.LOG_REPLACED, ErrorCode.NONEXISTENT_LOG)
 
 
 def listen(
     *logs: str,
     forward_to: Annotated[str, Parameter(help="URL to post each event to.")],
-    group: Annotated[str | None, Parameter(help="The logs of this group.")] = None,
+    group: Annotated[
+        str | None, Parameter(help="The logs of this group, those made later too.")
+    ] = None,
     key: Annotated[
         tuple[str, ...],
         Parameter(help="Only versions that change this KEY of the log; may be repeated."),
@@ -141,12 +141,14 @@ async def _listen(
             begins = [await _begin(log, start) for log in logs]
             output.note(note)
             await sender.challenge()
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    for log, after in zip(logs, begins, strict=True):
-                        tasks.create_task(_forward(log, after, wanted, sender, once=asked.once))
-            except ExceptionGroup as group:
-                raise first_of(group) from None
+            if asked.group is None:
+                moves = client.follow_many(dict(zip(logs, begins, strict=True)))
+            else:
+                after = {log.log_id: begin for log, begin in zip(logs, begins, strict=True)}
+                moves = client.follow_group(asked.group, after=after)
+            left = {log.log_id for log in logs} if asked.once else None
+            async with aclosing(moves):
+                await _forward(moves, wanted, sender, left)
 
 
 async def _begin(log: "AsyncLog", start: "Callable[[AsyncLog], Awaitable[int | None]]") -> int:
@@ -164,8 +166,6 @@ async def _logs(client: "AsyncClient", asked: _Asked, output: Output) -> "list[A
             output.note(f"-- {len(found) - len(names)} left out: sealed by others, or opaque --")
     if not names:
         raise NotFoundError("there is no log to follow", code=ErrorCode.NONEXISTENT_LOG)
-    if len(names) > MAX_LOGS:
-        raise RequestError(f"{len(names)} logs, at most {MAX_LOGS} are followed: name some")
     return [await client.log(name, key_mode=None, value_mode=None) for name in names]
 
 
@@ -178,16 +178,22 @@ def _keys(logs: "Sequence[AsyncLog]", keys: Sequence[str]) -> list[Any] | None:
 
 
 async def _forward(
-    log: "AsyncLog", after: int | None, keys: list[Any] | None, sender: "Sender", *, once: bool
+    moves: "AsyncGenerator[tuple[AsyncLog, Diff | None], None]",
+    keys: list[Any] | None,
+    sender: "Sender",
+    left: set[str] | None,
 ) -> None:
-    try:
-        async with aclosing(log.follow(after)) as diffs:
-            async for diff in diffs:
-                if keys is None or any(change.key in keys for change in diff.changes):
-                    await sender.updated(log, diff)
-                    if once:
-                        return
-    except NotFoundError as error:
-        if error.code not in _GONE:
-            raise
-        await sender.deleted(log)
+    """One event after another. `left` are the logs that one delivery each is to be made of."""
+    async for log, diff in moves:
+        if left is not None and log.log_id not in left:
+            continue
+        if diff is None:
+            await sender.deleted(log)
+        elif keys is None or any(change.key in keys for change in diff.changes):
+            await sender.updated(log, diff)
+        else:
+            continue
+        if left is not None:
+            left.remove(log.log_id)
+            if not left:
+                return
