@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from indelible_server.webhooks.addresses import may_connect
 from indelible_server.webhooks.sending import Sender
 
-from tests.support.webhooks import Receiver, answering
+from tests.support.polling import until
+from tests.support.service import StartService, make_tenant, store_of
+from tests.support.webhooks import Receiver, answering, webhook_api
 
 # Each leads, or would to some program, to the canary at PORT on loopback, or to a network's inside.
 LOOPBACK = [
@@ -151,6 +154,33 @@ async def test_a_redirect_is_a_failure_and_not_followed(canary: Canary, target: 
             target.behaviours["/hook"] = answering(status, Location=place)
             told = await sender.post(target.url + "/hook", {}, b'{"type":"x"}')
             assert told.status == status
+    assert canary.visits == []
+
+
+async def test_a_whole_service_follows_no_redirect_and_asks_no_proxy(
+    canary: Canary, target: Receiver, start_service: StartService, tmp_path: Path
+) -> None:
+    place = f"http://127.0.0.1:{canary.port}/"
+    names = [f"{scheme}_proxy" for scheme in ("http", "https", "all")]
+    service = start_service(
+        *("all", "--data", str(tmp_path / "data"), "--webhook-allow-private", "true"),
+        env={name: place for each in names for name in (each, each.upper())},
+    )
+    _, apikey = await make_tenant(*await store_of(service))
+    target.behaviours["/away"] = answering(307, Location=place)
+    async with webhook_api(service.url, apikey) as api:
+        log_id = await api.make_log("orders")
+        made = await api.create(f"{target.url}/away", log=log_id)
+        await api.until_state(made["webhook_id"], "active")
+        await api.commit(log_id)
+        await target.until(1)
+
+        async def has_failed() -> bool:
+            found = await api.deliveries(made["webhook_id"])
+            return any(a["status"] == 307 for each in found for a in each["attempts"])
+
+        await until(has_failed)
+    service.stop()
     assert canary.visits == []
 
 
