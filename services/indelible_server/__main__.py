@@ -53,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     webhooks.set_defaults(command=_run_webhooks)
     add_flags(webhooks)
+    materializer = commands.add_parser(
+        "materializer",
+        help="one materializer process on the store that --redis names, or on the engine that "
+        "`all` runs in --data",
+    )
+    materializer.set_defaults(command=_run_materializer)
+    add_flags(materializer)
     _add_tenant_commands(commands.add_parser("tenant", help="make, list and delete tenants"))
     return parser
 
@@ -119,6 +126,12 @@ def _run_webhooks(options: argparse.Namespace) -> int:
     from indelible_server.serving import serve
 
     return serve(load(vars(options)), only="webhooks")
+
+
+def _run_materializer(options: argparse.Namespace) -> int:
+    from indelible_server.serving import serve
+
+    return serve(load(vars(options)), only="materializer")
 
 
 def _tenant(name: str) -> Callable[[argparse.Namespace], int]:

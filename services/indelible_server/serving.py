@@ -13,9 +13,10 @@ from typing import Literal
 
 import msgspec
 
-from indelible_server import process
+from indelible_server import operations, process
 from indelible_server.api.app import FINISH_SECONDS, run
 from indelible_server.embedded import EmbeddedEngine, EngineError, running_engine_url
+from indelible_server.materializer import service as materializer_service
 from indelible_server.settings import (
     Settings,
     SettingsError,
@@ -26,13 +27,13 @@ from indelible_server.settings import (
 )
 from indelible_server.supervising import Supervisor
 from indelible_server.telemetry import Metrics, configure_logging
-from indelible_server.webhooks import operations, service
+from indelible_server.webhooks import service as webhooks_service
 
 ENGINE_STOP_SECONDS = 10.0
 ENGINE_PAUSE_SECONDS = 0.5
 
-Part = Literal["api", "webhooks"]
-PARTS: tuple[Part, ...] = ("api", "webhooks")
+Part = Literal["api", "materializer", "webhooks"]
+PARTS: tuple[Part, ...] = ("api", "materializer", "webhooks")
 
 
 def serve(settings: Settings, *, only: Part | None = None) -> int:
@@ -62,9 +63,18 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
     async def webhooks(found: Settings, stop: asyncio.Event) -> None:
         alone = found.operations_listen if "api" not in parts else ""
         async with operations.listening(alone, metrics, ready["webhooks"].is_set):
-            await service.run(found, secret, stop, metrics=metrics, ready=ready["webhooks"])
+            await webhooks_service.run(
+                found, secret, stop, metrics=metrics, ready=ready["webhooks"]
+            )
 
-    running = {"api": api, "webhooks": webhooks}
+    async def materializer(found: Settings, stop: asyncio.Event) -> None:
+        alone = found.operations_listen if "api" not in parts else ""
+        async with operations.listening(alone, metrics, ready["materializer"].is_set):
+            await materializer_service.run(
+                found, stop, metrics=metrics, ready=ready["materializer"]
+            )
+
+    running = {"api": api, "materializer": materializer, "webhooks": webhooks}
 
     async def one_part(part: Part, found: Settings, stop: asyncio.Event) -> None:
         """However it ends, the others are told: what connects may swallow a cancellation."""

@@ -129,6 +129,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     webhook_sweep_seconds: Annotated[
         float, Meta(gt=0, le=60, description="how often webhooks are looked at without a hint")
     ] = 5.0
+    materializer_sweep_seconds: Annotated[
+        float, Meta(gt=0, le=3_600, description="how often logs are looked at for what is due")
+    ] = 5.0
     webhook_allow_private: Annotated[
         bool, Meta(description="webhooks may use http and lead to addresses that are not public")
     ] = False

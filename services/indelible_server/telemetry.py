@@ -284,6 +284,17 @@ class Metrics:
             "1 while the store's settings hold what is promised.",
             registry=self.registry,
         )
+        self.materialized = Counter(
+            "indelible_materialized",
+            "Pieces written beside logs: removals (of 256 versions each) and snapshots.",
+            ("piece",),
+            registry=self.registry,
+        )
+        self.materializer_behind = Gauge(
+            "indelible_materializer_behind_versions",
+            "By how many versions the log that is furthest behind was so at the last look.",
+            registry=self.registry,
+        )
         self.webhook_attempts = Counter(
             "indelible_webhook_attempts",
             "Attempts by outcome: delivered, failed, slow (429, 502, 504), gone (410), refused.",

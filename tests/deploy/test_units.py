@@ -24,7 +24,10 @@ from tests.support.ports import free_port
 
 UNITS = Path(__file__).parents[2] / "deploy/systemd"
 EMBEDDED = "indelible.service"
-NAMES = (EMBEDDED, "indelible-api@.service", "indelible-webhooks.service")
+NAMES = (
+    EMBEDDED,
+    *(f"indelible-{part}.service" for part in ("api@", "materializer", "webhooks")),
+)
 PROGRAM = "/opt/indelible/bin/indelible-server"
 PRIVILEGES = "# It binds no low port"
 READY_SECONDS = 30.0

@@ -63,9 +63,9 @@ class GrownLog:
         return fold.changes()
 
 
-async def new_log(redis: Redis) -> GrownLog:
+async def new_log(redis: Redis, scope: Scope = SCOPE) -> GrownLog:
     await functions.load(redis)
-    opened = await Logs(redis).create_opaque(SCOPE, os.urandom(8), "")
+    opened = await Logs(redis).create_opaque(scope, os.urandom(8), "")
     return GrownLog(identity=opened.description.identity)
 
 

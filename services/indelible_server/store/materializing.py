@@ -51,6 +51,14 @@ class Progress(NamedTuple):
         return self.blocks * BLOCK_VERSIONS
 
 
+class Advance(NamedTuple):
+    """Where a log is now, and what was written on the way."""
+
+    progress: Progress
+    blocks: int
+    snapshots: list[Snapshot]
+
+
 def is_due(progress: Progress, last: Snapshot | None) -> bool:
     """Whether contents where `progress` is would cost three times their size and more to read.
 
@@ -65,7 +73,7 @@ def is_due(progress: Progress, last: Snapshot | None) -> bool:
 class Materializing:
     """`reach` is called with the name of each point at which a process may be lost.
 
-    `pause_seconds` lies between two writes of a snapshot.
+    `pause_seconds` lie behind each write.
     """
 
     def __init__(
@@ -87,28 +95,28 @@ class Materializing:
             )
         return Progress(*(int(number or 0) for number in found))
 
-    async def advance(self, log_id: LogId, version: int) -> int:
-        """Writes all that is due up to `version`; how many pieces that were.
+    async def advance(self, log_id: LogId, version: int, *, most_blocks: int = 1 << 40) -> Advance:
+        """Writes what is due up to `version`, or until `most_blocks` are written.
 
         Raises:
             Gone: the log is deleted.
             Refusal: the store failed; the next call goes on where this one was.
         """
         async with self._or_gone(log_id):
-            return await self._advance(log_id, version)
+            return await self._advance(log_id, version, most_blocks)
 
-    async def _advance(self, log_id: LogId, version: int) -> int:
-        written = 0
+    async def _advance(self, log_id: LogId, version: int, most_blocks: int) -> Advance:
         progress = await self.progress(log_id)
+        last = await self._contents.snapshot_at(log_id, progress.version)
+        blocks, snapshots = 0, []
         while True:
-            last = await self._contents.snapshot_at(log_id, progress.version)
             if is_due(progress, last):
-                await self._write_snapshot(log_id, progress)
-                written += 1
-            if progress.version + BLOCK_VERSIONS > version:
-                return written
+                last = await self._write_snapshot(log_id, progress)
+                snapshots.append(last)
+            if progress.version + BLOCK_VERSIONS > version or blocks == most_blocks:
+                return Advance(progress, blocks, snapshots)
             progress = await self._write_block(log_id, progress)
-            written += 1
+            blocks += 1
 
     async def _write_block(self, log_id: LogId, progress: Progress) -> Progress:
         low = progress.version
@@ -129,6 +137,7 @@ class Materializing:
         if word == "gone":
             raise Gone
         self._reach("after_block")
+        await asyncio.sleep(self._pause_seconds)
         return await self.progress(log_id) if word == "done" else following
 
     async def write_snapshot(self, log_id: LogId, progress: Progress) -> Snapshot:

@@ -4,7 +4,7 @@ Owns the records' bytes (msgpack) and the listings' order (by creation). Knows n
 log's contents.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
 from indelible_server.store.connection import store_answer
+
+_LISTED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,17 @@ class Names:
                 "ZRANGEBYLEX", key, low, b"+", "LIMIT", 0, limit
             )
         return [(member, LogId(member[8:])) for member in members]
+
+    async def every_log(self) -> AsyncIterator[list[LogId]]:
+        """The logs of all tenants, some at a time."""
+        async with store_answer():
+            tenants = await self._redis.execute_command("HVALS", keys.TENANTS)
+        for tenant in tenants:
+            for database in await self.databases(tenant.decode()):
+                scope, after = Scope(tenant=tenant.decode(), database=database), b""
+                while listed := await self.listed(scope, None, after, _LISTED_AT_ONCE):
+                    after = listed[-1][0]
+                    yield [log_id for _, log_id in listed]
 
     async def databases(self, tenant: str) -> list[str]:
         async with store_answer():

@@ -1,4 +1,4 @@
-"""/livez, /readyz and /metrics of a webhooks process that runs by itself."""
+"""/livez, /readyz and /metrics of a process without the API."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
