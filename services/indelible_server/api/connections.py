@@ -10,7 +10,8 @@ import structlog
 from aiohttp import web
 from indelible_protocol.errors import ErrorCode
 
-from indelible_server.api.messages import REQUEST_ID, new_request_id, problem
+from indelible_server.api.messages import problem
+from indelible_server.api.request_ids import REQUEST_ID, new_request_id
 
 log = structlog.get_logger("indelible_server.api")
 

@@ -1,6 +1,5 @@
 """Handlers of the native API that read: diffs and waits, entries, histories, versions."""
 
-import random
 import time
 from dataclasses import dataclass
 
@@ -10,14 +9,8 @@ from indelible_protocol.diff import Order
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from msgspec import UNSET
 
-from indelible_server.api.cache_headers import (
-    VARY,
-    Kind,
-    cache_control,
-    entity_tag,
-    is_known,
-    next_interval,
-)
+from indelible_server.api.cache_headers import Kind, is_known
+from indelible_server.api.diff_headers import for_caches, page_headers, place
 from indelible_server.api.messages import answer, answer_form, read_message
 from indelible_server.api.middlewares import WAITED
 from indelible_server.api.pages import Wanted
@@ -32,11 +25,13 @@ from indelible_server.api.parameters import (
     WAIT,
     Query,
 )
-from indelible_server.api.requests import check_key, key_of, log_of, place
+from indelible_server.api.requests import check_key, key_of, log_of
 from indelible_server.api.services import SERVICES, Services
+from indelible_server.api.waves import Parked, Question, Sent
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.errors import Refusal
 from indelible_server.store.reading import EntryValue, Head, check_version
+from indelible_server.store.recent import Recent
 
 DIFF_PARAMETERS = (FROM, TO, ORDER, WAIT, LIMIT, CURSOR, INTERVAL)
 
@@ -57,27 +52,44 @@ class _DiffRequest:
     interval: int | None = None
 
 
-async def diff(request: web.Request) -> web.Response:
+async def diff(request: web.Request) -> web.StreamResponse:
     identity = await log_of(request)
     services = request.app[SERVICES]
     asked = _read_diff(request, services, identity)
-    head = await services.head(identity.log_id)
-    check_version(asked.from_version, head, "from")
-    if asked.wait_seconds and asked.to_version is None and asked.from_version == head.version:
+    if asked.to_version is not None or asked.start:
+        head = await services.head(identity.log_id)
+        return await _page(request, identity, Recent(head, None), asked)
+    deadline = time.monotonic() + asked.wait_seconds
+    while True:
+        listening = services.wakeups.listening(identity.log_id)
+        recent = await services.recent(identity.log_id, asked.from_version)
+        head = recent.head
+        if head.version != asked.from_version or not asked.wait_seconds:
+            return await _page(request, identity, recent, asked)
+        seconds = deadline - time.monotonic()
+        if seconds <= 0.0:
+            return _nothing_new(services, identity, head, asked)
         request[WAITED] = True
-        since = {identity.log_id: head.version}
-        outcome = await services.waiting.wait(identity.tenant, since, asked.wait_seconds)
+        question = Question(asked.order, asked.limit, asked.interval, answer_form(request))
+        parked = Parked(request, identity, head.version, question)
+        outcome = await services.waiting.wait(identity.tenant, parked, seconds, listening)
+        if outcome == "answered":
+            return Sent()
         if outcome != "moved":
             return _nothing_new(services, identity, head, asked, closing=outcome == "draining")
-        head = await services.head(identity.log_id)
-    return await _page(request, services, identity, head, asked)
 
 
 def _nothing_new(
-    services: Services, identity: LogIdentity, head: Head, asked: _DiffRequest, *, closing: bool
+    services: Services,
+    identity: LogIdentity,
+    head: Head,
+    asked: _DiffRequest,
+    *,
+    closing: bool = False,
 ) -> web.Response:
     kind: Kind = "passing" if closing or asked.interval is None else "quiet"
-    headers = place(identity, head) | _for_caches(services, asked, kind)
+    shared = services.settings.shared_caching
+    headers = place(identity, head) | for_caches(kind, asked.interval, shared=shared)
     response = web.Response(status=204, headers=headers)
     if closing:
         response.force_close()
@@ -85,12 +97,9 @@ def _nothing_new(
 
 
 async def _page(
-    request: web.Request,
-    services: Services,
-    identity: LogIdentity,
-    head: Head,
-    asked: _DiffRequest,
+    request: web.Request, identity: LogIdentity, recent: Recent, asked: _DiffRequest
 ) -> web.Response:
+    services, head = request.app[SERVICES], recent.head
     wanted = Wanted(
         from_version=asked.from_version,
         to_version=head.version if asked.to_version is None else asked.to_version,
@@ -98,6 +107,7 @@ async def _page(
         start=asked.start,
         limit=asked.limit,
     )
+    check_version(wanted.from_version, head, "from")
     check_version(wanted.to_version, head, "to")
     kind: Kind = "fixed"
     if asked.to_version is None and asked.interval is None:
@@ -105,24 +115,12 @@ async def _page(
     elif asked.to_version is None:
         kind = "moved" if wanted.to_version > wanted.from_version else "quiet"
     form = answer_form(request)
-    headers = place(identity, head) | _for_caches(services, asked, kind)
-    headers["ETag"] = tag = entity_tag(identity, wanted, form, asked.interval)
-    if is_known(tag, request.headers.getall("If-None-Match", ())):
+    shared = services.settings.shared_caching
+    headers = page_headers(identity, head, wanted, form, asked.interval, kind=kind, shared=shared)
+    if is_known(headers["ETag"], request.headers.getall("If-None-Match", ())):
         return web.Response(status=304, headers=headers)
-    page = await services.pages.page(identity, head, wanted, form)
+    page = await services.pages.page(identity, head, wanted, form, recent.changes)
     return answer(request, page.body, headers=headers)
-
-
-def _for_caches(services: Services, asked: _DiffRequest, kind: Kind) -> dict[str, str]:
-    headers = {
-        "Cache-Control": cache_control(kind, shared=services.settings.shared_caching),
-        "Vary": VARY,
-    }
-    if asked.interval is not None:
-        moved = kind in ("moved", "fixed")
-        interval = next_interval(asked.interval, time.time(), moved=moved, draw=random.random())
-        headers["Indelible-Interval"] = str(interval)
-    return headers
 
 
 def _read_diff(request: web.Request, services: Services, identity: LogIdentity) -> _DiffRequest:

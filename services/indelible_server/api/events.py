@@ -18,17 +18,19 @@ from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import parse_version
 from indelible_protocol.messages import Form
 
-from indelible_server.api.messages import ERRORS_PATH, REQUEST_ID, header
-from indelible_server.api.middlewares import ID, STREAMED, WAITED
+from indelible_server.api.diff_headers import place
+from indelible_server.api.messages import ERRORS_PATH, header
+from indelible_server.api.middlewares import STREAMED, WAITED
 from indelible_server.api.pages import Wanted
 from indelible_server.api.parameters import FROM, LIMIT, Parameter, Query
-from indelible_server.api.requests import apikey_of, log_of, place
+from indelible_server.api.request_ids import ID, REQUEST_ID
+from indelible_server.api.requests import apikey_of, log_of
 from indelible_server.api.services import SERVICES, Services
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.connection import end_tasks
 from indelible_server.store.errors import Refusal
 from indelible_server.store.reading import check_version
-from indelible_server.store.wakeups import Watch
+from indelible_server.store.waiters import Watch
 
 log = structlog.get_logger("indelible_server.api")
 

@@ -1,9 +1,7 @@
 """Reading requests and writing answers in the form that was asked for."""
 
 import asyncio
-import secrets
 from collections.abc import Mapping
-from itertools import count
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -15,17 +13,8 @@ from indelible_server.api.services import SERVICES
 from indelible_server.store.errors import Refusal
 
 ERRORS_PATH = "/errors"  # served by every API process, so that the link leads somewhere
-REQUEST_ID = "indelible-request-id"
 
 M = TypeVar("M", bound=Message)
-
-_PROCESS = secrets.token_hex(4)
-_numbers = count(secrets.randbelow(1 << 16))
-
-
-def new_request_id() -> str:
-    """16 hex digits, unique beyond doubt within a process and in all likelihood among several."""
-    return f"{_PROCESS}{next(_numbers) & 0xFFFF_FFFF:08x}"
 
 
 def answer_form(request: web.BaseRequest) -> Form:

@@ -8,7 +8,8 @@ from aiohttp.hdrs import METH_ALL
 from aiohttp.typedefs import Handler
 from indelible_protocol.errors import ErrorCode, ProtocolError
 
-from indelible_server.api.messages import REQUEST_ID, new_request_id, problem
+from indelible_server.api.messages import problem
+from indelible_server.api.request_ids import ID, REQUEST_ID, new_request_id
 from indelible_server.api.services import SERVICES
 from indelible_server.store.errors import Refusal
 from indelible_server.telemetry import AnsweredRequest, log_request
@@ -18,7 +19,6 @@ log = structlog.get_logger("indelible_server.api")
 TENANT = web.RequestKey("tenant", str)
 CODE = web.RequestKey("code", str)
 WAITED = web.RequestKey("waited", bool)
-ID = web.RequestKey("id", str)
 STREAMED = web.RequestKey("streamed", bool)  # its answer is under way, until somebody leaves
 
 

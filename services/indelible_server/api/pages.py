@@ -4,7 +4,7 @@ A page is a function of its log, its bounds and its form: it never changes, so i
 long as there is room. Knows nothing of requests, and nothing of waiting.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,7 @@ from indelible_protocol.messages import Form
 from indelible_server.api.cursors import Cursors
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.caching import WeighedCache
-from indelible_server.store.reading import EntryValue, Head, Reader, check_version
+from indelible_server.store.reading import ChangedEntry, EntryValue, Head, Reader, check_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,16 @@ class Pages:
             cache_bytes, lambda page: len(page.body)
         )
 
-    async def page(self, identity: LogIdentity, head: Head, wanted: Wanted, form: Form) -> Page:
-        """In `form`, from the cache or made now.
+    async def page(
+        self,
+        identity: LogIdentity,
+        head: Head,
+        wanted: Wanted,
+        form: Form,
+        changes: Sequence[ChangedEntry] | None = None,
+    ) -> Page:
+        """In `form`, from the cache or made now; of `changes`, in order `command`, where all of
+        the diff's have been read already.
 
         Raises:
             Refusal: NONEXISTENT_VERSION, FORGOTTEN_VERSION, LOG_REPLACED.
@@ -57,6 +65,8 @@ class Pages:
         key = (identity.log_id, head.incarnation, wanted, form)
 
         async def make() -> Page:
+            if changes is not None and wanted.start == 0 and len(changes) <= wanted.limit:
+                return Page(messages.encode(_whole(wanted, changes), form), None)
             diff, rest = await self.diff(identity, head, wanted)
             return Page(messages.encode(diff, form), rest)
 
@@ -85,6 +95,17 @@ class Pages:
             cursor=cursor,
         )
         return page, rest
+
+
+def _whole(wanted: Wanted, changes: Sequence[ChangedEntry]) -> messages.Diff:
+    if wanted.order == "key":
+        changes = sorted(changes, key=lambda changed: (changed.entry.key, changed.op == "add"))
+    return messages.Diff(
+        from_version=wanted.from_version,
+        to_version=wanted.to_version,
+        changes=[_change(changed.op, changed.entry) for changed in changes],
+        cursor=None,
+    )
 
 
 def _change(op: Literal["remove", "add"], value: EntryValue) -> messages.DiffChange:

@@ -14,7 +14,6 @@ from indelible_server.api.services import SERVICES
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Scope
-from indelible_server.store.reading import Head
 
 _DATABASE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -85,11 +84,3 @@ def check_key(key: bytes, identity: LogIdentity) -> bytes:
     if not 1 <= len(key) <= limits.MAX_KEY_BYTES:
         raise ProtocolError(f"a key has 1 to {limits.MAX_KEY_BYTES} bytes, not {len(key)}")
     return key
-
-
-def place(identity: LogIdentity, head: Head) -> dict[str, str]:
-    """The headers that tell where the log stands."""
-    return {
-        "Indelible-Version": str(head.version),
-        "Indelible-Incarnation": str(identity.incarnation),
-    }

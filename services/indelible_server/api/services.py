@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from aiohttp import web
 from indelible_protocol.ids import LogId
@@ -16,12 +17,15 @@ from indelible_server.api.quotas import Quotas
 from indelible_server.api.rates import Rates
 from indelible_server.api.turns import Turns
 from indelible_server.api.waiting import Waiting, Watches
+from indelible_server.api.waves import Waves
 from indelible_server.settings import Settings
+from indelible_server.store import recent
 from indelible_server.store.committing import Commits
 from indelible_server.store.connection import Clients
 from indelible_server.store.durability import DurabilityMonitor
 from indelible_server.store.logs import Logs
 from indelible_server.store.reading import Head, Reader
+from indelible_server.store.recent import Asked, Recent
 from indelible_server.store.shared_reads import SharedReads
 from indelible_server.store.tenants import Tenants
 from indelible_server.store.wakeups import Wakeups
@@ -35,6 +39,7 @@ class Services:
     logs: Logs
     reader: Reader
     heads: SharedReads[LogId, Head | None]
+    recent_reads: SharedReads[Asked, Recent | None]
     wakeups: Wakeups
     waiting: Waiting
     watches: Watches
@@ -58,6 +63,15 @@ class Services:
         """
         [head] = await self.heads.read([log_id])
         return await self.reader.head(log_id) if head is None else head
+
+    async def recent(self, log_id: LogId, from_version: int) -> Recent:
+        """As `head`, with the changes from a version to it where they are few.
+
+        Raises:
+            Refusal: LOG_REPLACED, NONEXISTENT_LOG.
+        """
+        [found] = await self.recent_reads.read([Asked(log_id, from_version)])
+        return Recent(await self.reader.head(log_id), None) if found is None else found
 
     def unready(self) -> tuple[str, ...]:
         """Why the process cannot do its work now; empty when it can."""
@@ -92,10 +106,14 @@ def make_services(
     logs = Logs(redis, admit=quotas.admit_log)
     reader = Reader(redis)
     cursors = Cursors(secret)
+    pages = Pages(reader, cursors, cache_bytes=settings.cache_bytes)
+    recent_reads = SharedReads(partial(recent.read_many, redis))
+    waves = Waves(recent_reads, pages, shared_caching=settings.shared_caching)
     wakeups = Wakeups(
         clients.subscriber,
         SharedReads(reader.current_versions).read,
         recheck_seconds=settings.recheck_seconds,
+        answer_together=waves.begin,
     )
     metrics.waiters.set_function(lambda: wakeups.waiter_count)
     metrics.missed_hints.set_function(lambda: wakeups.missed_hints)
@@ -113,6 +131,7 @@ def make_services(
         logs=logs,
         reader=reader,
         heads=SharedReads(reader.heads),
+        recent_reads=recent_reads,
         wakeups=wakeups,
         waiting=Waiting(wakeups, settings),
         watches=Watches(wakeups, settings.max_tenant_watched),
@@ -137,6 +156,6 @@ def make_services(
         secret=secret,
         durability=durability,
         metrics=metrics,
-        pages=Pages(reader, cursors, cache_bytes=settings.cache_bytes),
+        pages=pages,
         loaded=loaded,
     )

@@ -14,7 +14,8 @@ from indelible_protocol.ids import LogId
 from indelible_server.settings import Settings
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Scope
-from indelible_server.store.wakeups import Outcome, Wakeups, Watch, Watched
+from indelible_server.store.waiters import Outcome, Waiter, Watch, Watched
+from indelible_server.store.wakeups import Wakeups
 
 KEPT_SECONDS = 90.0
 
@@ -29,17 +30,23 @@ class Waiting:
         self._nobody = asyncio.Event()
         self._by_tenant: Counter[str] = Counter()
 
-    async def wait(self, tenant: str, since: Mapping[LogId, int], seconds: float) -> Outcome:
-        """Until one of the logs is beyond its version or gone; no longer than is allowed.
+    async def wait(
+        self, tenant: str, waiter: Waiter, seconds: float, listening: object | None = None
+    ) -> Outcome:
+        """Until its log is beyond its version or gone; no longer than is allowed. `listening` as
+        for `Wakeups.enter`.
 
         Raises:
             Refusal: RATE_LIMITED at the tenant's cap, OVERLOADED at the process's.
         """
-        watch = Watch()
+        self._admit(tenant)
         try:
-            return await self.sleep(tenant, watch, seconds, also=since)
+            seconds = min(seconds, self._max_wait_seconds)
+            await self._wakeups.enter(waiter, seconds, listening)
+            return await waiter.outcome
         finally:
-            self._wakeups.release(watch)
+            self._wakeups.leave(waiter)
+            self._dismiss(tenant)
 
     async def sleep(
         self,
@@ -49,7 +56,7 @@ class Waiting:
         *,
         also: Mapping[LogId, int] | Mapping[Watched, int],
     ) -> Outcome:
-        """As `wait`, for a watch that is released elsewhere; watches `also` from now on."""
+        """As `wait`, for a watch, which is released elsewhere; watches `also` from now on."""
         with self.admitted(tenant):
             seconds = min(seconds, self._max_wait_seconds)
             return await self._wakeups.sleep(watch, seconds, also=also)
@@ -61,6 +68,13 @@ class Waiting:
         Raises:
             Refusal: RATE_LIMITED at the tenant's cap, OVERLOADED at the process's.
         """
+        self._admit(tenant)
+        try:
+            yield
+        finally:
+            self._dismiss(tenant)
+
+    def _admit(self, tenant: str) -> None:
         if self._by_tenant[tenant] >= self._max_tenant_waiters:
             raise Refusal(
                 ErrorCode.RATE_LIMITED,
@@ -71,15 +85,14 @@ class Waiting:
         self._waiters += 1
         self._nobody.clear()
         self._by_tenant[tenant] += 1
-        try:
-            yield
-        finally:
-            self._waiters -= 1
-            if not self._waiters:
-                self._nobody.set()
-            self._by_tenant[tenant] -= 1
-            if not self._by_tenant[tenant]:
-                del self._by_tenant[tenant]
+
+    def _dismiss(self, tenant: str) -> None:
+        self._waiters -= 1
+        if not self._waiters:
+            self._nobody.set()
+        self._by_tenant[tenant] -= 1
+        if not self._by_tenant[tenant]:
+            del self._by_tenant[tenant]
 
     async def until_nobody(self, within_seconds: float) -> None:
         """Returns when nobody waits, or `within_seconds` are over."""

@@ -20,7 +20,7 @@ from indelible_server.api.requests import scope_of
 from indelible_server.api.services import SERVICES, Services
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Group, Scope
-from indelible_server.store.wakeups import Outcome, Watch, Watched
+from indelible_server.store.waiters import Outcome, Watch, Watched
 
 _MAX_DIFFS = 256
 

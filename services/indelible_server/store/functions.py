@@ -39,6 +39,7 @@ _VERBS = (
     "materialize",
     "snapshot_write",
     "snapshot_list",
+    "recent",
     "webhook_register",
     "webhook_claim",
     "webhook_renew",

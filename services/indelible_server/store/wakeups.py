@@ -8,8 +8,7 @@ comes back, so a lost hint costs time and never an answer.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 
 import structlog
 from indelible_protocol.ids import LogId
@@ -19,12 +18,14 @@ from redis.exceptions import RedisError
 
 from indelible_server.store import keys
 from indelible_server.store.connection import end_tasks
+from indelible_server.store.deadlines import Deadlines
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Group
+from indelible_server.store.waiters import Outcome, Waiter, Watch, Watched
 
-Outcome = Literal["moved", "timeout", "draining"]
-Watched = LogId | Group
 ReadVersions = Callable[[Sequence[Watched]], Awaitable[list[int | None]]]
+# Takes over those of a log who have fallen behind, one set for each version and question.
+AnswerTogether = Callable[[LogId, Sequence[set[Waiter]]], None]
 
 _log = structlog.get_logger(__name__)
 _BEYOND_ALL = 2**64
@@ -33,54 +34,53 @@ _BACKOFF_SECONDS = (0.05, 2.0)
 _SILENT_RECHECKS = 3
 
 
-class Watch:
-    """What one waiter watches: the version that it knows of each, and what it was told since.
+class _Channel:
+    """The hints for one log or group in this process: who waits, and whether they are sent.
 
-    `behind` are those that a hint or a read showed to be beyond the version known.
+    `listening` is another object each time that the store has confirmed to send them, and
+    `latest` the highest version that they told of since.
     """
 
-    __slots__ = ("behind", "known", "sleeping")
-
-    def __init__(self) -> None:
-        self.known: dict[Watched, int] = {}
-        self.behind: dict[Watched, int] = {}
-        self.sleeping: asyncio.Future[Outcome] | None = None
-
-    def move(self, watched: Watched, version: int) -> None:
-        self.behind[watched] = max(version, self.behind.get(watched, 0))
-        self.wake("moved")
-
-    def wake(self, outcome: Outcome) -> None:
-        if self.sleeping is not None and not self.sleeping.done():
-            self.sleeping.set_result(outcome)
-
-    def advance(self, watched: Watched, version: int) -> None:
-        """The waiter knows this version now."""
-        self.known[watched] = version
-        if self.behind.get(watched, version) <= version:
-            self.behind.pop(watched, None)
-
-
-class _Channel:
-    """The hints for one log or group in this process: who waits, and whether they are sent."""
-
-    __slots__ = ("idle_rounds", "subscribed", "watches")
+    __slots__ = ("crowds", "idle_rounds", "latest", "listening", "subscribed", "watches")
 
     def __init__(self) -> None:
         self.watches: set[Watch] = set()
+        self.crowds: dict[tuple[int, Hashable], set[Waiter]] = {}
         self.subscribed = asyncio.Event()
+        self.listening: object | None = None
+        self.latest = 0
         self.idle_rounds = 0
+
+    @property
+    def is_waited_on(self) -> bool:
+        return bool(self.watches or self.crowds)
+
+    def begin(self) -> None:
+        self.listening, self.latest = object(), 0
+        self.subscribed.set()
+
+    def end(self) -> None:
+        """Whatever the store sends from now on is lost: it may even be another store."""
+        self.listening, self.latest = None, 0
+        self.subscribed.clear()
 
 
 class Wakeups:
-    """Start `run` once; any number of watches may sleep at once."""
+    """Start `run` once; any number may wait at once, each for one log or with a watch."""
 
     def __init__(
-        self, subscriber: Redis, read_versions: ReadVersions, *, recheck_seconds: float
+        self,
+        subscriber: Redis,
+        read_versions: ReadVersions,
+        *,
+        recheck_seconds: float,
+        answer_together: AnswerTogether | None = None,
     ) -> None:
         self._subscriber = subscriber
         self._read_versions = read_versions
         self._recheck_seconds = recheck_seconds
+        self._answer_together = answer_together
+        self._deadlines = Deadlines()
         self._channels: dict[Watched, _Channel] = {}
         self._names: dict[bytes, Watched] = {}
         self._connection: AbstractConnection | None = None
@@ -89,6 +89,43 @@ class Wakeups:
         self._unanswered_pings = 0
         self.waiter_count = 0
         self.missed_hints = 0
+
+    def listening(self, log_id: LogId) -> object | None:
+        """A token, if the log's hints come in: who reads the version after this call, and brings
+        the token to `enter`, needs no second read."""
+        channel = self._channels.get(log_id)
+        return None if channel is None else channel.listening
+
+    async def enter(self, waiter: Waiter, seconds: float, listening: object | None = None) -> None:
+        """Returns when no version can pass unnoticed any more: then `waiter.outcome` tells.
+
+        Who has entered, though it raised, has to `leave`.
+
+        Raises:
+            Refusal: the store cannot be asked whether the log has moved already.
+        """
+        self.waiter_count += 1
+        self._deadlines.add(waiter, seconds)
+        channel = self._channel(waiter.log_id)
+        channel.crowds.setdefault((waiter.version, waiter.question), set()).add(waiter)
+        if self._draining:
+            waiter.wake("draining")
+        elif listening is not None and channel.listening is listening:
+            if channel.latest > waiter.version:  # told of since the token was given
+                waiter.wake("moved")
+        else:
+            await self._ensure_subscribed([waiter.log_id])
+            await self._recheck([waiter.log_id])
+
+    def leave(self, waiter: Waiter) -> None:
+        self.waiter_count -= 1
+        self._deadlines.discard(waiter)
+        channel = self._channels.get(waiter.log_id)
+        key = waiter.version, waiter.question
+        if channel is not None and key in channel.crowds:  # else it fell behind
+            channel.crowds[key].discard(waiter)
+            if not channel.crowds[key]:
+                del channel.crowds[key]
 
     async def sleep(
         self, watch: Watch, seconds: float, *, also: Mapping[LogId, int] | Mapping[Watched, int]
@@ -100,21 +137,23 @@ class Wakeups:
         Raises:
             Refusal: the store cannot be asked whether something has moved already.
         """
-        loop = asyncio.get_running_loop()
-        watch.sleeping = loop.create_future()
-        alarm = loop.call_later(seconds, watch.wake, "timeout")
+        watch.sleeping = asyncio.get_running_loop().create_future()
+        self._deadlines.add(watch, seconds)
         self.waiter_count += 1
         try:
             for watched, version in also.items():
-                self._register(watch, watched, version)
+                self._channel(watched).watches.add(watch)
+                watch.known[watched] = version
             if self._draining:
                 return "draining"
             await self._ensure_subscribed(also)
             await self._recheck(list(also))
-            return "moved" if watch.behind else await watch.sleeping
+            if watch.behind:
+                return "moved"
+            return await watch.sleeping if seconds > 0 else "timeout"
         finally:
             self.waiter_count -= 1
-            alarm.cancel()
+            self._deadlines.discard(watch)
             watch.sleeping = None
 
     def forget(self, watch: Watch, watched: Watched) -> None:
@@ -133,19 +172,39 @@ class Wakeups:
         channel = self._channels.get(watched)
         if channel is None:
             return 0
+        channel.latest = max(channel.latest, version)
         woken = 0
         for watch in channel.watches:
             if watch.known[watched] < version:
                 woken += watched not in watch.behind
                 watch.move(watched, version)
+        if channel.crowds and not isinstance(watched, Group):
+            woken += self._move_crowds(watched, channel, version)
         return woken
+
+    def _move_crowds(self, log_id: LogId, channel: _Channel, version: int) -> int:
+        together, count = [], 0
+        for known, question in [key for key in channel.crowds if key[0] < version]:
+            crowd = channel.crowds.pop((known, question))
+            count += len(crowd)
+            if question is not None and self._answer_together is not None:
+                together.append(crowd)
+                continue
+            for waiter in crowd:
+                waiter.wake("moved")
+        if together and self._answer_together is not None:
+            self._answer_together(log_id, together)
+        return count
 
     def drain(self) -> None:
         """Answers every waiter now, and every later one at once. Needs no store."""
         self._draining = True
-        for channel in list(self._channels.values()):
-            for watch in list(channel.watches):
-                watch.wake("draining")
+        for sleeper in self._deadlines:
+            sleeper.wake("draining")
+
+    def overdue_seconds(self) -> float:
+        """By how much the longest wait is beyond its deadline; 0 if none is."""
+        return self._deadlines.overdue_seconds()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Listens and rechecks until `stop` is set."""
@@ -155,13 +214,12 @@ class Wakeups:
             await stop.wait()
             await end_tasks(listening, rechecking)
 
-    def _register(self, watch: Watch, watched: Watched, version: int) -> None:
+    def _channel(self, watched: Watched) -> _Channel:
         channel = self._channels.get(watched)
         if channel is None:
             channel = self._channels[watched] = _Channel()
             self._names[_channel_name(watched).encode()] = watched
-        channel.watches.add(watch)
-        watch.known[watched] = version
+        return channel
 
     async def _ensure_subscribed(self, wanted: Iterable[Watched]) -> None:
         """Asks for hints that are not subscribed yet and waits until the store confirms.
@@ -202,7 +260,7 @@ class Wakeups:
             finally:
                 self._connection = None
                 for channel in self._channels.values():
-                    channel.subscribed.clear()
+                    channel.end()
                 await connection.disconnect(nowait=True)
             low, high = _BACKOFF_SECONDS
             await asyncio.sleep(random.uniform(low, min(high, low * 2**attempt * 2)))
@@ -217,7 +275,7 @@ class Wakeups:
         if watched is None:
             return
         if word == b"ssubscribe":
-            self._channels[watched].subscribed.set()
+            self._channels[watched].begin()
         elif word == b"smessage":
             self.hint(watched, int(data) if data.isdigit() else _BEYOND_ALL)
 
@@ -231,7 +289,7 @@ class Wakeups:
                 await self._ping()
             self._recheck_now.clear()
             await self._let_go_of_idle_channels()
-            waited_on = [watched for watched, channel in self._channels.items() if channel.watches]
+            waited_on = [each for each, channel in self._channels.items() if channel.is_waited_on]
             try:
                 self.missed_hints += await self._recheck(waited_on)
             except Refusal as refusal:
@@ -266,7 +324,7 @@ class Wakeups:
         saves it a subscription per version.
         """
         for watched, channel in list(self._channels.items()):
-            channel.idle_rounds = 0 if channel.watches else channel.idle_rounds + 1
+            channel.idle_rounds = 0 if channel.is_waited_on else channel.idle_rounds + 1
             if channel.idle_rounds < 2:
                 continue
             name = _channel_name(watched)

@@ -18,7 +18,8 @@ from indelible_protocol.ids import LogId
 from indelible_server.store.connection import end_tasks
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Group, Names, Scope
-from indelible_server.store.wakeups import Wakeups, Watch, Watched
+from indelible_server.store.waiters import Watch, Watched
+from indelible_server.store.wakeups import Wakeups
 from indelible_server.store.webhook_records import Webhook
 from indelible_server.store.webhook_work import Glance, WebhookKey
 from indelible_server.store.webhooks import listed_logs

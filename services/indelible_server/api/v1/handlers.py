@@ -17,6 +17,7 @@ from indelible_server.store.admission import admit_opaque
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Scope
 from indelible_server.store.reading import check_version
+from indelible_server.store.waiters import Waiter
 
 
 def routes() -> list[web.RouteDef]:
@@ -52,9 +53,9 @@ async def diff(request: web.Request) -> bytes:
     check_version(asked.from_version, head, "fromVersion")
     if asked.wait_seconds and asked.to_version is None and asked.from_version == head.version:
         request[WAITED] = True
-        since = {log.log_id: head.version}
+        waiter = Waiter(log.log_id, head.version)
         # Only news are worth a read: a process that goes away may have lost its store.
-        if await services.waiting.wait(scope.tenant, since, asked.wait_seconds) == "moved":
+        if await services.waiting.wait(scope.tenant, waiter, asked.wait_seconds) == "moved":
             head = await services.reader.head(log.log_id)
     to_version = head.version if asked.to_version is None else asked.to_version
     span = asked.from_version, to_version

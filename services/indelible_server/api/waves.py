@@ -1,0 +1,202 @@
+"""Answers all who wait for the same at once.
+
+One version may wake ten thousand long polls. Each through its handler costs a third of a
+millisecond; here the diff is read, folded, encoded and headed once for all who asked the same,
+and the bytes are handed to one connection after the other, past the web framework. A handler
+goes on only when the last byte of all is out, and finds that its answer has been sent.
+
+Whatever is unusual about a request, a connection or an answer is left to its handler.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from email.utils import formatdate
+from typing import NamedTuple
+
+import structlog
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import SERVER_SOFTWARE
+from indelible_protocol.diff import Order
+from indelible_protocol.ids import LogId
+from indelible_protocol.messages import Form
+
+from indelible_server.api.diff_headers import page_headers
+from indelible_server.api.pages import Pages, Wanted
+from indelible_server.api.request_ids import ID, REQUEST_ID
+from indelible_server.store.admission import LogIdentity
+from indelible_server.store.errors import Refusal
+from indelible_server.store.recent import Asked, Recent
+from indelible_server.store.shared_reads import SharedReads
+from indelible_server.store.waiters import Waiter
+
+log = structlog.get_logger("indelible_server.api")
+
+MAX_BODY_BYTES = 64 << 10  # who does not read is owed no more than this beside the kernel's
+# The loop is served between slices. The first are small: the writer's own acknowledgement is
+# a few rounds of the loop away, and nobody should wait for it behind thousands.
+_FIRST_SLICE = 16
+_WRITTEN_AT_ONCE = 256
+_FINISHED_AT_ONCE = 32
+
+
+class Question(NamedTuple):
+    """What is asked of a log, beside the version to begin after. Equal questions, equal answers."""
+
+    order: Order
+    limit: int
+    interval: int | None
+    form: Form
+
+
+class Parked(Waiter):
+    """A long poll. Its question is None if it must be answered by its handler."""
+
+    __slots__ = ("identity", "request")
+
+    def __init__(
+        self, request: web.Request, identity: LogIdentity, version: int, question: Question
+    ) -> None:
+        super().__init__(identity.log_id, version, question if _is_usual(request) else None)
+        self.request = request
+        self.identity = identity
+
+
+class Sent(web.StreamResponse):
+    """Tells aiohttp of an answer that is out already: the connection is kept, nothing is sent."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        await request.writer.drain()  # as after any answer: until the client has taken most of it
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        pass
+
+    @property
+    def keep_alive(self) -> bool:
+        return True
+
+
+class _Answer(NamedTuple):
+    """The bytes before and after the request's id, which ends the head."""
+
+    before: bytes
+    after: bytes
+
+
+class Waves:
+    """`begin` is what wake-ups are told to call."""
+
+    def __init__(
+        self,
+        recent: SharedReads[Asked, Recent | None],
+        pages: Pages,
+        *,
+        shared_caching: bool,
+    ) -> None:
+        self._recent = recent
+        self._pages = pages
+        self._shared_caching = shared_caching
+        self._running: set[asyncio.Task[None]] = set()
+
+    def begin(self, log_id: LogId, crowds: Sequence[set[Waiter]]) -> None:
+        """Each of `crowds` asks the same after the same version; all are told, whatever happens."""
+        lists = [[one for one in crowd if isinstance(one, Parked)] for crowd in crowds]
+        task = asyncio.ensure_future(self._run(log_id, [crowd for crowd in lists if crowd]))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(self, log_id: LogId, crowds: Sequence[list[Parked]]) -> None:
+        everybody = [parked for crowd in crowds for parked in crowd]
+        try:
+            answers = await asyncio.gather(*(self._answer_to(crowd[0]) for crowd in crowds))
+            await self._write(
+                [
+                    (parked, answer)
+                    for crowd, answer in zip(crowds, answers, strict=True)
+                    for parked in crowd
+                    if answer is not None
+                ]
+            )
+        except Refusal:
+            pass  # each asks for itself, and is told
+        except Exception:
+            log.exception("wave.failed", log_id=log_id.hex(), waiters=len(everybody))
+        finally:
+            await _finish(everybody)
+
+    async def _answer_to(self, parked: Parked) -> _Answer | None:
+        """By a read that begins now; None if there is nothing new, or too much of it."""
+        question = parked.question
+        assert isinstance(question, Question)
+        [recent] = await self._recent.read([Asked(parked.log_id, parked.version)])
+        if recent is None or recent.changes is None:
+            return None
+        wanted = Wanted(
+            from_version=parked.version,
+            to_version=recent.head.version,
+            order=question.order,
+            start=0,
+            limit=question.limit,
+        )
+        page = await self._pages.page(
+            parked.identity, recent.head, wanted, question.form, recent.changes
+        )
+        if len(page.body) > MAX_BODY_BYTES:
+            return None
+        headers = page_headers(
+            parked.identity,
+            recent.head,
+            wanted,
+            question.form,
+            question.interval,
+            kind="current" if question.interval is None else "moved",
+            shared=self._shared_caching,
+        )
+        headers["Content-Type"] = question.form.value
+        headers["Content-Length"] = str(len(page.body))
+        headers["Date"] = formatdate(usegmt=True)
+        headers["Server"] = SERVER_SOFTWARE
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return _Answer(
+            f"HTTP/1.1 200 OK\r\n{lines}{REQUEST_ID}: ".encode(), b"\r\n\r\n" + page.body
+        )
+
+    async def _write(self, owed: Sequence[tuple[Parked, _Answer]]) -> None:
+        at, size = 0, _FIRST_SLICE
+        while at < len(owed):
+            for parked, answer in owed[at : at + size]:
+                transport = parked.request.transport
+                if transport is not None and parked.is_asleep and _takes_bytes(transport):
+                    request_id = parked.request[ID].encode()
+                    transport.write(b"".join((answer.before, request_id, answer.after)))
+                    parked.take()
+            at, size = at + size, min(2 * size, _WRITTEN_AT_ONCE)
+            if at < len(owed):
+                await asyncio.sleep(0)
+
+
+async def _finish(everybody: Sequence[Parked]) -> None:
+    for at in range(0, len(everybody), _FINISHED_AT_ONCE):
+        if at:
+            await asyncio.sleep(0)
+        for parked in everybody[at : at + _FINISHED_AT_ONCE]:
+            if parked.is_taken:
+                parked.finish()
+            else:
+                parked.wake("moved")
+
+
+def _is_usual(request: web.Request) -> bool:
+    return (
+        request.method == "GET"
+        and request.version == HttpVersion11
+        and request.keep_alive
+        and not request.body_exists
+        and "If-None-Match" not in request.headers
+    )
+
+
+def _takes_bytes(transport: asyncio.Transport) -> bool:
+    """Whether the client is there and has taken all that it was sent before."""
+    return not transport.is_closing() and transport.get_write_buffer_size() == 0

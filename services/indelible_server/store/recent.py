@@ -1,0 +1,90 @@
+"""The last few versions of a log in one round trip: the head, and the diff to it.
+
+Who waits for a version and is woken by it asks for exactly this. More than a few versions, or
+many bytes, are for `reading`, which goes through them in parts. Knows nothing of waiting.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+from indelible_protocol.commands import decode_at
+from indelible_protocol.diff import Fold, decode_effects
+from indelible_protocol.ids import LogId
+from redis.asyncio import Redis
+
+from indelible_server.store import functions, keys
+from indelible_server.store.reading import ChangedEntry, EntryValue, Head
+
+MAX_VERSIONS = 16
+MAX_BYTES = 64 << 10
+
+
+class Asked(NamedTuple):
+    log_id: LogId
+    from_version: int
+
+
+class Recent(NamedTuple):
+    """The head, and the net changes from the version asked for to it in order `command`; None
+    where that is no version below the head, or where they are many."""
+
+    head: Head
+    changes: tuple[ChangedEntry, ...] | None
+
+
+async def read_many(redis: Redis, asked: Sequence[Asked]) -> list[Recent | None]:
+    """One for each; None for a log that is deleted or absent.
+
+    Raises:
+        StoreUnavailable: no answer.
+    """
+    return await asyncio.gather(*(read(redis, each) for each in asked))
+
+
+async def read(redis: Redis, asked: Asked) -> Recent | None:
+    """None for a log that is deleted or absent.
+
+    Raises:
+        StoreUnavailable: no answer.
+    """
+    log_keys = keys.of_log(asked.log_id)
+    word, rest = await functions.call(
+        redis,
+        "recent",
+        (log_keys.meta, log_keys.commits),
+        (asked.from_version, MAX_VERSIONS, MAX_BYTES),
+    )
+    if word in ("absent", "deleted"):
+        return None
+    version, incarnation, first_version = (int(number) for number in rest[:3])
+    head = Head(version, incarnation, first_version)
+    if word == "far":
+        return Recent(head, None)
+    rows, removed = cast("list[list[int | bytes]]", rest[3:])
+    return Recent(head, _net(rows, removed))
+
+
+def _net(rows: list[int | bytes], removed: list[int | bytes]) -> tuple[ChangedEntry, ...]:
+    bodies: dict[int, bytes] = {}
+    fold = Fold()
+    for version, body, effects in _triples(rows):
+        bodies[version] = body
+        for effect in decode_effects(effects):
+            fold.add(version, decode_at(body, effect.offset).command.token, effect)
+    gone = {(version, offset): command for version, offset, command in _triples(removed)}
+    found = []
+    for change in fold.changes():
+        body = bodies.get(change.version)
+        if body is None:
+            command = decode_at(gone[change.version, change.offset], 0).command
+        else:
+            command = decode_at(body, change.offset).command
+        entry = EntryValue(command.token, command.key_ct, command.value, change.version)
+        found.append(ChangedEntry(change.op, entry))
+    return tuple(found)
+
+
+def _triples(flat: list[int | bytes]) -> Iterator[tuple[int, Any, Any]]:
+    for at in range(0, len(flat), 3):
+        yield int(flat[at]), flat[at + 1], flat[at + 2]
