@@ -152,7 +152,7 @@ async def test_connections_are_shared_out_and_processes_wake_each_others_waiters
 async def replacements(service: Service, times: int) -> None:
     for number in range(1, times + 1):
         os.kill(service.pid, signal.SIGHUP)
-        await until_told(service, "supervisor.replaced", number)
+        await until_told(service, "supervisor.replaced", number, within_seconds=120.0)
 
 
 async def test_processes_are_replaced_under_load_and_nobody_notices(
