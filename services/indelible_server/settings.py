@@ -18,6 +18,8 @@ from msgspec import Meta, Struct
 
 _SECRET_BYTES = 32
 
+Durability = Literal["strict", "relaxed"]
+
 
 class SettingsError(ValueError):
     """A setting that is missing or not what it should be; says which and what was expected."""
@@ -54,7 +56,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tls_cert: Annotated[str, Meta(description="PEM file with the certificate chain")] = ""
     tls_key: Annotated[str, Meta(description="PEM file with the private key")] = ""
     durability: Annotated[
-        Literal["strict", "relaxed"],
+        Durability,
         Meta(description="what an acknowledgement promises: fsynced, or in memory"),
     ] = "strict"
     wait_replicas: Annotated[

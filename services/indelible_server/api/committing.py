@@ -2,24 +2,27 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.semantics import Acknowledged
 
 from indelible_server.api.quotas import Quotas
 from indelible_server.store.admission import Admitted, LogIdentity
-from indelible_server.store.committing import Commits
-from indelible_server.store.connection import write_outcome
+from indelible_server.store.committing import Commits, Outcome, acknowledged, resolve
 from indelible_server.store.errors import Refusal
 from indelible_server.store.wakeups import Wakeups
 from indelible_server.telemetry import Metrics
+
+OUTCOMES = ("committed", "unchanged", "repeated", "rejected", "refused", "unknown")
 
 
 class Committer:
     """`unready` gives the reasons why no commit may be promised to be durable now.
 
-    `seconds` bounds a commit as a whole, the wait for a connection included, so that a drain
-    ends in time though the store answers nothing.
+    No task is made for a commit: the store's client calls back, and its deadline bounds each, so
+    that a drain ends in time though the store answers nothing.
     """
 
     def __init__(
@@ -31,16 +34,15 @@ class Committer:
         *,
         unready: Callable[[], tuple[str, ...]],
         max_in_flight: int,
-        seconds: float,
     ) -> None:
         self._commits = commits
         self._wakeups = wakeups
-        self._metrics = metrics
         self._quotas = quotas
         self._unready = unready
         self._max_in_flight = max_in_flight
-        self._seconds = seconds
-        self._in_flight: set[asyncio.Task[Acknowledged]] = set()
+        self._in_flight = 0
+        self._none_in_flight = asyncio.Event()
+        self._counts = {word: metrics.commits.labels(word) for word in OUTCOMES}
 
     async def commit(self, identity: LogIdentity, admitted: Admitted) -> Acknowledged:
         """Runs to its end even if the request that asked for it is cancelled.
@@ -49,28 +51,38 @@ class Committer:
             Refusal: QUOTA_EXCEEDED, OVERLOADED or NOT_DURABLE before anything is sent; else as
                 the store says.
         """
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.begin(identity, admitted, partial(resolve, answer))
+        return acknowledged(await answer)
+
+    def begin(
+        self, identity: LogIdentity, admitted: Admitted, settle: Callable[[Outcome], None]
+    ) -> None:
+        """`settle` gets the outcome of the commit; it must not raise.
+
+        Raises:
+            Refusal: QUOTA_EXCEEDED, OVERLOADED or NOT_DURABLE; nothing is sent.
+        """
         try:
             self._check(identity.tenant)
         except Refusal:
-            self._metrics.commits.labels("refused").inc()
+            self._counts["refused"].inc()
             raise
-        task = asyncio.ensure_future(self._run(identity, admitted))
-        self._in_flight.add(task)
-        task.add_done_callback(self._finished)
-        outcome = await asyncio.shield(task)
-        self._commits.reach("before_answer")
-        return outcome
+        self._commits.send(identity, admitted, partial(self._end, identity, admitted, settle))
+        self._in_flight += 1
 
     async def finish(self, seconds: float) -> int:
         """Waits for what is in flight; how many were not finished in time."""
-        if not self._in_flight:
-            return 0
-        _, late = await asyncio.wait(self._in_flight, timeout=seconds)
-        return len(late)
+        if self._in_flight:
+            self._none_in_flight.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._none_in_flight.wait()
+        return self._in_flight
 
     def _check(self, tenant: str) -> None:
         self._quotas.admit_commit(tenant)
-        if len(self._in_flight) >= self._max_in_flight:
+        if self._in_flight >= self._max_in_flight:
             raise Refusal(ErrorCode.OVERLOADED, "too many commits are in flight")
         reasons = self._unready()
         if reasons:
@@ -79,22 +91,26 @@ class Committer:
                 "the store does not hold what is promised: " + "; ".join(reasons),
             )
 
-    async def _run(self, identity: LogIdentity, admitted: Admitted) -> Acknowledged:
-        try:
-            async with write_outcome(), asyncio.timeout(self._seconds):
-                outcome = await self._commits.commit(identity, admitted)
-        except Refusal as refusal:
-            unknown = refusal.code.may_have_applied
-            self._metrics.commits.labels("unknown" if unknown else "rejected").inc()
-            raise
-        word = "committed" if outcome.changed else "unchanged"
-        self._metrics.commits.labels("repeated" if outcome.repeated else word).inc()
-        if outcome.changed:
-            self._wakeups.hint(identity.log_id, outcome.version)
-            self._quotas.add(identity.tenant, admitted.commit.size_bytes)
-        return outcome
-
-    def _finished(self, task: "asyncio.Task[Acknowledged]") -> None:
-        self._in_flight.discard(task)
-        if not task.cancelled():
-            task.exception()  # its request may be gone; asyncio would complain otherwise
+    def _end(
+        self,
+        identity: LogIdentity,
+        admitted: Admitted,
+        settle: Callable[[Outcome], None],
+        outcome: Outcome,
+    ) -> None:
+        if isinstance(outcome, Refusal):
+            word = "unknown" if outcome.code.may_have_applied else "rejected"
+        elif outcome.repeated:
+            word = "repeated"
+        else:
+            word = "committed" if outcome.changed else "unchanged"
+        self._counts[word].inc()
+        if isinstance(outcome, Acknowledged):
+            if outcome.changed:
+                self._wakeups.hint(identity.log_id, outcome.version)
+                self._quotas.add(identity.tenant, admitted.commit.size_bytes)
+            self._commits.reach("before_answer")
+        settle(outcome)
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._none_in_flight.set()

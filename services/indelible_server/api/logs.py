@@ -1,18 +1,13 @@
 """Handlers of the native API that make, list, describe and delete logs, and commit to them."""
 
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TypeVar
-
 from aiohttp import web
 from indelible_protocol import limits, messages, paths
-from indelible_protocol.commands import Command, LogKind, Op
+from indelible_protocol.commands import LogKind
 from indelible_protocol.errors import ErrorCode, ProtocolError
-from indelible_protocol.messages import PlainCommand
-from indelible_protocol.records import CommitKind, Header
 from indelible_protocol.signing import SignedCommit
-from msgspec import UNSET, to_builtins
+from msgspec import to_builtins
 
+from indelible_server.api.bodies import admit, committed, signed_commit
 from indelible_server.api.diffs import entry_message
 from indelible_server.api.messages import (
     answer,
@@ -24,24 +19,17 @@ from indelible_server.api.messages import (
 from indelible_server.api.parameters import CONFLICT, CURSOR, GROUP, KIND, LIMIT, Query
 from indelible_server.api.requests import log_of, name_of, scope_of
 from indelible_server.api.services import SERVICES
-from indelible_server.store.admission import Admitted, LogIdentity, admit_opaque, admit_sealed
+from indelible_server.store.admission import Admitted, LogIdentity, admit_sealed
 from indelible_server.store.errors import Refusal
 from indelible_server.store.logs import LogDescription, OpenedLog
 from indelible_server.store.reading import Reader
 
-_KIND_WORDS = {LogKind.SEALED: "sealed", LogKind.OPAQUE: "opaque"}
 _CONFLICTS = {
     ErrorCode.UNEXPECTED_VERSION,
     ErrorCode.UNEXPECTED_VALUE,
     ErrorCode.NONEXISTENT_VALUE,
     ErrorCode.UNEXPECTED_ENTRY,
 }
-_TAKES = {
-    LogKind.SEALED: "signed commits of its owner",
-    LogKind.OPAQUE: "commands in clear: {commands, source}",
-}
-_C = TypeVar("_C", messages.Commit, messages.PlainCommit)
-_VISIBLE_ASCII = frozenset(map(chr, range(0x21, 0x7F)))
 
 
 async def create(request: web.Request) -> web.Response:
@@ -54,7 +42,7 @@ async def create(request: web.Request) -> web.Response:
     else:
         name = name_of(request, LogKind.SEALED)
         sealed = await read_message(request, messages.CreateSealed)
-        genesis = _signed(sealed.genesis)
+        genesis = signed_commit(sealed.genesis)
         opened = await services.logs.create_sealed(scope, name, genesis, sealed.group)
     return _opened(request, opened)
 
@@ -116,7 +104,12 @@ async def commit(request: web.Request) -> web.Response:
     identity = await log_of(request)
     wants_entries = Query(request, (CONFLICT,)).choice(CONFLICT) == "entries"
     services = request.app[SERVICES]
-    admitted = await _admitted(request, identity, services.logs.control_head)
+    form = body_form(request)
+    data = await read_bytes(request)
+    key = header(request, "Idempotency-Key") if identity.kind is LogKind.OPAQUE else None
+    admitted = admit(identity, form, data, key)
+    if isinstance(admitted, SignedCommit):
+        admitted = admit_sealed(identity, admitted, await services.logs.control_head(identity))
     try:
         outcome = await services.committer.commit(identity, admitted)
     except Refusal as refusal:
@@ -125,12 +118,7 @@ async def commit(request: web.Request) -> web.Response:
         raise
     return answer(
         request,
-        messages.Committed(
-            version=outcome.version,
-            changed=outcome.changed,
-            repeated=outcome.repeated,
-            durability=services.settings.durability,
-        ),
+        committed(outcome, services.settings.durability),
         status=201 if outcome.changed else 200,
         headers={
             "Indelible-Version": str(outcome.version),
@@ -153,92 +141,6 @@ async def _add_entries(
     refusal.details["entries"] = [
         to_builtins(entry_message(entry), builtin_types=(bytes,)) for entry in found
     ]
-
-
-async def _admitted(
-    request: web.Request, identity: LogIdentity, control_head: Callable[..., object]
-) -> Admitted:
-    services = request.app[SERVICES]
-    form = body_form(request)
-    data = await read_bytes(request)
-    if identity.kind is LogKind.OPAQUE:
-        key = header(request, "Idempotency-Key")
-        if key is not None:
-            _check_idempotency_key(key)
-        plain = _decoded(data, messages.PlainCommit, form, LogKind.OPAQUE)
-        commands = [_command(i, command) for i, command in enumerate(plain.commands)]
-        return admit_opaque(identity, commands, plain.source.encode(), key)
-    signed = _signed(_decoded(data, messages.Commit, form, LogKind.SEALED))
-    head = b""
-    if Header.decode(signed.header).kind is CommitKind.CONTROL:
-        head = await services.logs.control_head(identity)
-    return admit_sealed(identity, signed, head)
-
-
-def _decoded(data: bytes, kind: type[_C], form: messages.Form, log_kind: LogKind) -> _C:
-    """
-    Raises:
-        Refusal: WRONG_LOG_KIND for a message that is right, and for a log of the other kind.
-        ProtocolError: it is neither.
-    """
-    try:
-        return messages.decode(data, kind, form)
-    except ProtocolError:
-        other = messages.Commit if kind is messages.PlainCommit else messages.PlainCommit
-        with suppress(ProtocolError):
-            messages.decode(data, other, form)
-            word, takes = _KIND_WORDS[log_kind], _TAKES[log_kind]
-            reason = f"this log is {word}: it takes {takes}"
-            raise Refusal(ErrorCode.WRONG_LOG_KIND, reason) from None
-        raise
-
-
-def _check_idempotency_key(key: str) -> None:
-    if not 1 <= len(key) <= limits.MAX_IDEMPOTENCY_KEY_CHARS or not _VISIBLE_ASCII.issuperset(key):
-        raise ProtocolError(
-            f"Idempotency-Key: 1 to {limits.MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters "
-            "expected"
-        )
-
-
-_OPS = {
-    "Upsert": Op.UPSERT,
-    "Insert": Op.INSERT,
-    "Update": Op.UPDATE,
-    "Remove": Op.REMOVE,
-    "Delete": Op.DELETE,
-    "ExpectVersion": Op.EXPECT_VERSION,
-    "ExpectAbsent": Op.EXPECT_ABSENT,
-    "ExpectEntry": Op.EXPECT_ENTRY,
-}
-_MEMBERS = {
-    Op.UPSERT: {"key", "value"},
-    Op.INSERT: {"key", "value"},
-    Op.UPDATE: {"key", "value"},
-    Op.REMOVE: {"key", "value"},
-    Op.DELETE: {"key"},
-    Op.EXPECT_ABSENT: {"key"},
-    Op.EXPECT_ENTRY: {"key", "version"},
-    Op.EXPECT_VERSION: {"version"},
-}
-
-
-def _command(index: int, plain: PlainCommand) -> Command:
-    op = _OPS[plain.type]
-    members = {name for name in ("key", "value", "version") if getattr(plain, name) is not UNSET}
-    if members != _MEMBERS[op]:
-        expected = " and ".join(sorted(_MEMBERS[op]))
-        raise ProtocolError(f"command {index} ({plain.type}): takes {expected} and nothing else")
-    key = b"" if plain.key is UNSET else plain.key
-    if plain.version is not UNSET:
-        return Command.on_version(op, key, plain.version)
-    if plain.value is UNSET:
-        return Command(op, key)
-    return Command.on_plain_value(op, key, plain.value)
-
-
-def _signed(commit: messages.Commit) -> SignedCommit:
-    return SignedCommit(header=commit.header, signature=commit.signature, body=commit.body)
 
 
 def _commit(commit: SignedCommit) -> messages.Commit:

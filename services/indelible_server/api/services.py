@@ -136,13 +136,12 @@ def make_services(
         waiting=Waiting(wakeups, settings),
         watches=Watches(wakeups, settings.max_tenant_watched),
         committer=Committer(
-            Commits(redis, reach=reach),
+            Commits(redis, seconds=settings.store_seconds, reach=reach),
             wakeups,
             metrics,
             quotas,
             unready=not_durable,
             max_in_flight=settings.max_commits_in_flight,
-            seconds=settings.store_seconds,
         ),
         authenticator=Authenticator(
             tenants,

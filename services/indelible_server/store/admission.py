@@ -80,8 +80,11 @@ class Founded:
     ctl_head: bytes
 
 
-def admit_sealed(log: LogIdentity, commit: SignedCommit, ctl_head: bytes) -> Admitted:
-    """`ctl_head` is the hash of the log's last control record, for control commits.
+def admit_sealed(
+    log: LogIdentity, commit: SignedCommit, ctl_head: bytes, header: Header | None = None
+) -> Admitted:
+    """`ctl_head` is the hash of the log's last control record, for control commits; `header`
+    the commit's own, where it is decoded already.
 
     Raises:
         ProtocolError, Refusal: the first thing that is wrong, with its code.
@@ -92,7 +95,7 @@ def admit_sealed(log: LogIdentity, commit: SignedCommit, ctl_head: bytes) -> Adm
             "a signed commit was sent to an opaque log; send commands (application/json or "
             "msgpack: {commands, source}) or use the original protocol",
         )
-    header = Header.decode(commit.header)
+    header = header or Header.decode(commit.header)
     check_size(
         header.command_count,
         len(commit.body),

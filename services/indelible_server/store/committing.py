@@ -4,8 +4,10 @@ Owns how a commit travels to the function. Knows nothing of HTTP, and nothing of
 is admitted (`admission`).
 """
 
+import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 
 import msgpack
 from indelible_protocol.commands import SETS, LogKind, Op, entry_hash, value_id
@@ -15,6 +17,8 @@ from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
 from indelible_server.store.admission import Admitted, LogIdentity
+from indelible_server.store.batching import BatchingRedis
+from indelible_server.store.connection import write_outcome
 from indelible_server.store.errors import OutcomeUnknown, Refusal
 from indelible_server.store.logs import KIND_WORDS, nonexistent, replaced
 
@@ -22,11 +26,29 @@ _POSITION = struct.Struct(">II")
 _NO_PLACE = bytes(40)  # where a set has its position and entry hash
 
 
-class Commits:
-    """`reach` is called with the name of each failpoint that a commit passes."""
+Outcome = Acknowledged | Refusal
 
-    def __init__(self, redis: Redis, *, reach: Callable[[str], None] = lambda point: None) -> None:
+
+_Reply = tuple[str, functions.Reply] | Refusal
+
+
+class Commits:
+    """`reach` is called with the name of each failpoint that a commit passes.
+
+    `seconds` bounds a commit on a store whose client does not do so itself: one that waits for
+    a connection, then for replicas.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        seconds: float = 60.0,
+        reach: Callable[[str], None] = lambda point: None,
+    ) -> None:
         self._redis = redis
+        self._seconds = seconds
+        self._tasks: set[asyncio.Task[None]] = set()
         self.reach = reach
 
     async def commit(self, identity: LogIdentity, admitted: Admitted) -> Acknowledged:
@@ -37,6 +59,14 @@ class Commits:
                 the index of the command that failed where one did.
             OutcomeUnknown: it may or may not be in.
         """
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.send(identity, admitted, partial(resolve, answer))
+        return acknowledged(await answer)
+
+    def send(
+        self, identity: LogIdentity, admitted: Admitted, settle: Callable[[Outcome], None]
+    ) -> None:
+        """`commit` without a task: `settle` gets its outcome, whatever becomes of who asked."""
         submission, commit = admitted.submission, admitted.commit
         log_keys = keys.of_log(identity.log_id).all()
         asked: list[functions.Argument] = [
@@ -45,27 +75,89 @@ class Commits:
             submission.seq,
             submission.commit_hash,
         ]
+
+        arguments = [
+            *asked,
+            *_judged_by(admitted),
+            *(commit.header, commit.signature, commit.body),
+            *_pack_commands(identity.kind, submission),
+        ]
+
+        def settled(reply: _Reply) -> None:
+            if (
+                isinstance(reply, Refusal)
+                and reply.code is ErrorCode.STORAGE_FULL
+                and submission.writer_chain is not None
+            ):
+                self._start(self._recall(log_keys, asked, reply, settle))
+                return
+            self.reach("after_commit_call")
+            settle(_outcome(reply))
+
         self.reach("before_commit_call")
+        if isinstance(self._redis, BatchingRedis):
+            functions.ask(self._redis, "commit", log_keys, arguments, settled)
+        else:
+            self._start(self._call(log_keys, arguments, settled))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _call(
+        self,
+        log_keys: Sequence[str],
+        arguments: Sequence[functions.Argument],
+        settled: Callable[[_Reply], None],
+    ) -> None:
+        reply: _Reply
         try:
-            word, rest = await functions.call(
-                self._redis,
-                "commit",
-                log_keys,
-                [
-                    *asked,
-                    *_judged_by(admitted),
-                    *(commit.header, commit.signature, commit.body),
-                    *_pack_commands(identity.kind, submission),
-                ],
-            )
+            async with write_outcome(), asyncio.timeout(self._seconds):
+                reply = await functions.call(self._redis, "commit", log_keys, arguments)
         except Refusal as refusal:
-            if refusal.code is not ErrorCode.STORAGE_FULL or submission.writer_chain is None:
-                raise
-            word, rest = await functions.call(self._redis, "recall", log_keys, asked)
-            if word != "repeated":
-                raise refusal from None
-        self.reach("after_commit_call")
-        return _acknowledged(word, rest)
+            reply = refusal
+        settled(reply)
+
+    async def _recall(
+        self,
+        log_keys: Sequence[str],
+        asked: Sequence[functions.Argument],
+        refusal: Refusal,
+        settle: Callable[[Outcome], None],
+    ) -> None:
+        """Memory is full, but this may be a commit that is in already."""
+        try:
+            reply = await functions.call(self._redis, "recall", log_keys, asked)
+        except Refusal as other:
+            settle(other)
+        else:
+            settle(_outcome(reply) if reply[0] == "repeated" else refusal)
+
+
+def resolve(answer: "asyncio.Future[Outcome]", outcome: Outcome) -> None:
+    """For a caller that waits, and may have left."""
+    if not answer.done():
+        answer.set_result(outcome)
+
+
+def acknowledged(outcome: Outcome) -> Acknowledged:
+    """
+    Raises:
+        Refusal: it was no acknowledgement.
+    """
+    if isinstance(outcome, Refusal):
+        raise outcome
+    return outcome
+
+
+def _outcome(reply: _Reply) -> Outcome:
+    if isinstance(reply, Refusal):
+        return reply
+    try:
+        return _acknowledged(*reply)
+    except Refusal as refusal:
+        return refusal
 
 
 def _acknowledged(word: str, rest: functions.Reply) -> Acknowledged:

@@ -145,34 +145,35 @@ async def store_answer() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def write_outcome() -> AsyncIterator[None]:
-    """For writes: tells what was certainly not done from what may have been.
+    """For writes: any failure of the store's client becomes what `write_refusal` says."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise write_refusal(error) from error
+
+
+def write_refusal(error: Exception) -> Refusal:
+    """Tells what was certainly not done from what may have been.
 
     Full memory or disk is STORAGE_FULL; no connection or a refusal to start is
     StoreUnavailable; all else that comes after sending is OutcomeUnknown.
     """
-    try:
-        yield
-    except OutOfMemoryError as error:
-        raise Refusal(ErrorCode.STORAGE_FULL, "the store's memory is full") from error
-    except (NotSent, MaxConnectionsError, AuthenticationError) as error:
-        raise StoreUnavailable(_reason(error)) from error
-    except (ReadOnlyError, BusyLoadingError) as error:
-        raise OutcomeUnknown(_reason(error)) from error
-    except ResponseError as error:
-        text = str(error)
-        if "OOM" in text:
-            raise Refusal(ErrorCode.STORAGE_FULL, "the store's memory is full") from error
+    text = str(error)
+    if isinstance(error, (NotSent, MaxConnectionsError, AuthenticationError)):
+        return StoreUnavailable(_reason(error))
+    if isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and "OOM" in text):
+        return Refusal(ErrorCode.STORAGE_FULL, "the store's memory is full")
+    if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError):
         if text.startswith("MISCONF"):
-            raise Refusal(ErrorCode.STORAGE_FULL, "the store cannot write to its disk") from error
+            return Refusal(ErrorCode.STORAGE_FULL, "the store cannot write to its disk")
         if text.startswith(_NOT_DONE):
-            raise StoreUnavailable(_reason(error)) from error
-        raise OutcomeUnknown(_reason(error)) from error
-    except (RedisError, OSError, TimeoutError) as error:
-        if isinstance(error, ConnectionError) and "Error connecting" in str(error):
-            raise StoreUnavailable("no connection") from error
-        if isinstance(error, ConnectionError) and "No connection available" in str(error):
-            raise StoreUnavailable("every connection is busy") from error
-        raise OutcomeUnknown(_reason(error)) from error
+            return StoreUnavailable(_reason(error))
+    if isinstance(error, ConnectionError) and not isinstance(error, BusyLoadingError):
+        if "Error connecting" in text:
+            return StoreUnavailable("no connection")
+        if "No connection available" in text:
+            return StoreUnavailable("every connection is busy")
+    return OutcomeUnknown(_reason(error))
 
 
 async def distrust(redis: Redis) -> None:

@@ -9,17 +9,25 @@ releases can share a store while one replaces the other.
 import asyncio
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import count
+from typing import Any
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from indelible_server.store.batching import BatchingRedis
 from indelible_server.store.cluster import primaries
-from indelible_server.store.connection import distrust, store_answer, write_outcome
+from indelible_server.store.connection import (
+    distrust,
+    store_answer,
+    write_outcome,
+    write_refusal,
+)
 from indelible_server.store.errors import OutcomeUnknown, Refusal, StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -161,14 +169,55 @@ async def call(
         Refusal: STORAGE_FULL where memory or disk is full; nothing was done.
     """
     function = source()[1][verb]
-    assert len(keys) == function.key_count, f"{verb} takes {function.key_count} keys"
-    nonce = secrets.token_bytes(8)
-    command = "FCALL" if function.writes else "FCALL_RO"
+    nonce, command = _command(function, keys, arguments)
     async with write_outcome() if function.writes else store_answer():
-        reply = await redis.execute_command(
-            command, function.name, len(keys), *keys, nonce, *arguments
-        )
-        if not isinstance(reply, list) or not reply or reply[0] != nonce:
-            await distrust(redis)
-            raise OutcomeUnknown("an answer to another call came back")
+        reply = await redis.execute_command(*command)
+    if not _is_of(nonce, reply):
+        await distrust(redis)
+        raise OutcomeUnknown(_ANOTHERS)
     return reply[1].decode(), reply[2:]
+
+
+def ask(
+    redis: BatchingRedis,
+    verb: str,
+    keys: Sequence[str],
+    arguments: Sequence[Argument],
+    deliver: Callable[[tuple[str, Reply] | Refusal], None],
+) -> None:
+    """`call` of a verb that writes, without a task: `deliver` gets what it returns or raises.
+
+    It is called once, whatever becomes of who asked, and must not raise.
+    """
+    nonce, command = _command(source()[1][verb], keys, arguments)
+
+    def delivered(reply: Any) -> None:
+        if isinstance(reply, Exception):
+            deliver(write_refusal(reply))
+        elif _is_of(nonce, reply):
+            deliver((reply[1].decode(), reply[2:]))
+        else:
+            redis.batcher.abandon()
+            deliver(OutcomeUnknown(_ANOTHERS))
+
+    redis.batcher.ask(command, delivered)
+
+
+_ANOTHERS = "an answer to another call came back"
+_process = secrets.token_bytes(4)
+_numbers = count(secrets.randbelow(1 << 32))
+
+
+def _command(
+    function: Function, keys: Sequence[str], arguments: Sequence[Argument]
+) -> tuple[bytes, tuple[Argument, ...]]:
+    """A nonce, which no other call of any process has but by a chance of one in 2^32, and the
+    command that brings it."""
+    assert len(keys) == function.key_count, f"{function.name} takes {function.key_count} keys"
+    nonce = _process + (next(_numbers) & 0xFFFF_FFFF).to_bytes(4, "big")
+    word = "FCALL" if function.writes else "FCALL_RO"
+    return nonce, (word, function.name, len(keys), *keys, nonce, *arguments)
+
+
+def _is_of(nonce: bytes, reply: Any) -> bool:
+    return isinstance(reply, list) and bool(reply) and reply[0] == nonce
