@@ -22,6 +22,7 @@ from indelible_server.settings import Settings
 from indelible_server.store import recent
 from indelible_server.store.committing import Commits
 from indelible_server.store.connection import Clients
+from indelible_server.store.covering import Covering
 from indelible_server.store.durability import DurabilityMonitor
 from indelible_server.store.logs import Logs
 from indelible_server.store.reading import Head, Reader
@@ -103,11 +104,12 @@ def make_services(
         max_stored_bytes=settings.max_tenant_stored_bytes,
         now=time.monotonic,
     )
-    logs = Logs(redis, admit=quotas.admit_log)
-    reader = Reader(redis)
+    covering = Covering(redis, clients.replicas)
+    logs = Logs(redis, covering, admit=quotas.admit_log)
+    reader = Reader(redis, covering)
     cursors = Cursors(secret)
     pages = Pages(reader, cursors, cache_bytes=settings.cache_bytes)
-    recent_reads = SharedReads(partial(recent.read_many, redis))
+    recent_reads = SharedReads(partial(recent.read_many, redis, covering))
     waves = Waves(recent_reads, pages, shared_caching=settings.shared_caching)
     wakeups = Wakeups(
         clients.subscriber,
@@ -136,7 +138,7 @@ def make_services(
         waiting=Waiting(wakeups, settings),
         watches=Watches(wakeups, settings.max_tenant_watched),
         committer=Committer(
-            Commits(redis, seconds=settings.store_seconds, reach=reach),
+            Commits(redis, covering, seconds=settings.store_seconds, reach=reach),
             wakeups,
             metrics,
             quotas,

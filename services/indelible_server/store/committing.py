@@ -12,6 +12,7 @@ from functools import partial
 import msgpack
 from indelible_protocol.commands import SETS, LogKind, Op, entry_hash, value_id
 from indelible_protocol.errors import ErrorCode
+from indelible_protocol.ids import LogId
 from indelible_protocol.semantics import Acknowledged, Submission
 from redis.asyncio import Redis
 
@@ -19,11 +20,14 @@ from indelible_server.store import functions, keys
 from indelible_server.store.admission import Admitted, LogIdentity
 from indelible_server.store.batching import BatchingRedis
 from indelible_server.store.connection import write_outcome
+from indelible_server.store.covering import Covering
 from indelible_server.store.errors import OutcomeUnknown, Refusal
 from indelible_server.store.logs import KIND_WORDS, nonexistent, replaced
 
 _POSITION = struct.Struct(">II")
 _NO_PLACE = bytes(40)  # where a set has its position and entry hash
+# Where a reply has the log's version, which is covered: the call was waited for.
+_TELLS_VERSION = {"committed": 0, "unchanged": 0, "repeated": 0, "rejected": 2}
 
 
 Outcome = Acknowledged | Refusal
@@ -42,11 +46,13 @@ class Commits:
     def __init__(
         self,
         redis: Redis,
+        covering: Covering | None = None,
         *,
         seconds: float = 60.0,
         reach: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._redis = redis
+        self._covering = covering or Covering(redis, 0)
         self._seconds = seconds
         self._tasks: set[asyncio.Task[None]] = set()
         self.reach = reach
@@ -75,12 +81,12 @@ class Commits:
             submission.seq,
             submission.commit_hash,
         ]
-
         arguments = [
             *asked,
             *_judged_by(admitted),
             *(commit.header, commit.signature, commit.body),
             *_pack_commands(identity.kind, submission),
+            self._covering.told(identity.log_id),
         ]
 
         def settled(reply: _Reply) -> None:
@@ -89,9 +95,12 @@ class Commits:
                 and reply.code is ErrorCode.STORAGE_FULL
                 and submission.writer_chain is not None
             ):
-                self._start(self._recall(log_keys, asked, reply, settle))
+                self._start(self._recall(identity.log_id, asked, reply, settle))
                 return
             self.reach("after_commit_call")
+            if not isinstance(reply, Refusal) and reply[0] in _TELLS_VERSION:
+                version = int(reply[1][_TELLS_VERSION[reply[0]]])
+                self._covering.note(identity.log_id, version)
             settle(_outcome(reply))
 
         self.reach("before_commit_call")
@@ -121,14 +130,17 @@ class Commits:
 
     async def _recall(
         self,
-        log_keys: Sequence[str],
+        log_id: LogId,
         asked: Sequence[functions.Argument],
         refusal: Refusal,
         settle: Callable[[Outcome], None],
     ) -> None:
         """Memory is full, but this may be a commit that is in already."""
         try:
+            log_keys = keys.of_log(log_id).all()
             reply = await functions.call(self._redis, "recall", log_keys, asked)
+            if reply[0] == "repeated":
+                await self._covering.fence(log_id)  # recalling writes nothing
         except Refusal as other:
             settle(other)
         else:

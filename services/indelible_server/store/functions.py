@@ -48,6 +48,7 @@ _VERBS = (
     "snapshot_write",
     "snapshot_list",
     "recent",
+    "cover",
     "webhook_register",
     "webhook_claim",
     "webhook_renew",

@@ -3,6 +3,7 @@
 Knows nothing of HTTP, of commits (`committing`), or of what a reader asks for (`reading`).
 """
 
+import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +24,7 @@ from indelible_server.store.admission import (
     found_sealed,
 )
 from indelible_server.store.connection import store_answer
+from indelible_server.store.covering import Covering
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Group, NameRecord, Names, Scope
 
@@ -55,6 +57,7 @@ _STATE_FIELDS = (
     "epoch",
     "ctl_seq",
     "name_ct",
+    "safe",
 )
 
 
@@ -113,11 +116,16 @@ class Logs:
     """`admit` is asked about the tenant before a log is made for it, and may raise."""
 
     def __init__(
-        self, redis: Redis, *, admit: Callable[[str], Awaitable[None]] = _admit_all
+        self,
+        redis: Redis,
+        covering: Covering | None = None,
+        *,
+        admit: Callable[[str], Awaitable[None]] = _admit_all,
     ) -> None:
         self._redis = redis
+        self._covering = covering or Covering(redis, 0)
         self._admit = admit
-        self._names = Names(redis)
+        self._names = Names(redis, self._covering)
         self._identities: OrderedDict[LogId, LogIdentity] = OrderedDict()
 
     async def identify(self, tenant: str, log_id: LogId) -> LogIdentity:
@@ -320,6 +328,7 @@ class Logs:
             pipe.hmget(log_keys.meta, "genesis_header", "genesis_signature", "genesis_body")
             pipe.lrange(log_keys.control, 0, -1)
             state, genesis, versions = await pipe.execute()
+        await self._cover(log_id, state)
         if state[0] is not None or genesis[0] is None:
             return None
         control = []
@@ -346,11 +355,17 @@ class Logs:
             state = await self._redis.execute_command(
                 "HMGET", keys.of_log(identity.log_id).meta, *_STATE_FIELDS
             )
+        await self._cover(identity.log_id, state)
         if state[0] is not None:
             raise replaced(int(state[1]))
         if state[1] is None:
             raise nonexistent()
         return _description(identity, state)
+
+    async def _cover(self, log_id: LogId, state: list[bytes]) -> None:
+        deleted, version, safe = state[0], state[1], state[-1]
+        if version is not None:
+            await self._covering.cover(log_id, int(version), safe, deleted=deleted is not None)
 
     async def list_logs(
         self, scope: Scope, group: str | None, after: bytes, limit: int
@@ -362,6 +377,9 @@ class Logs:
                 meta = keys.of_log(log_id).meta
                 pipe.hmget(meta, *_IDENTITY_FIELDS, *_STATE_FIELDS)
             rows = await pipe.execute()
+        if self._covering.is_needed:
+            states = [row[len(_IDENTITY_FIELDS) :] for row in rows]
+            await asyncio.gather(*map(self._cover, [log_id for _, log_id in listed], states))
         descriptions = []
         for (_, log_id), row in zip(listed, rows, strict=True):
             values, state = row[: len(_IDENTITY_FIELDS)], row[len(_IDENTITY_FIELDS) :]
@@ -464,7 +482,8 @@ def _identity(log_id: LogId, values: list[bytes]) -> LogIdentity:
 
 
 def _description(identity: LogIdentity, state: list[bytes]) -> LogDescription:
-    numbers = [int(value) for value in state[1:-1]]
+    *told, name_ct, _ = state
+    numbers = [int(value) for value in told[1:]]
     version, first, created, updated, entries, stored, generation, epoch, ctl = numbers
     return LogDescription(
         identity=identity,
@@ -477,5 +496,5 @@ def _description(identity: LogIdentity, state: list[bytes]) -> LogDescription:
         generation=generation,
         epoch=epoch,
         ctl_seq=ctl,
-        name_ct=state[-1],
+        name_ct=name_ct,
     )

@@ -4,6 +4,7 @@ Owns the records' bytes (msgpack) and the listings' order (by creation). Knows n
 log's contents.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
 from indelible_server.store.connection import store_answer
+from indelible_server.store.covering import Covering
 
 _LISTED_AT_ONCE = 500
 
@@ -61,14 +63,20 @@ class NameRecord:
 
 
 class Names:
-    def __init__(self, redis: Redis) -> None:
+    """Shows what `covering` lets it show."""
+
+    def __init__(self, redis: Redis, covering: Covering | None = None) -> None:
         self._redis = redis
+        self._covering = covering or Covering(redis, 0)
 
     async def look_up(self, scope: Scope, kind: LogKind, token: bytes) -> NameRecord | None:
         async with store_answer():
             key = keys.name(scope.tenant, scope.database, kind, token)
             data = await self._redis.execute_command("GET", key)
-        return NameRecord.decode(data) if data else None
+        if not data:
+            return None
+        await self._covering.cover_record(key, data)
+        return NameRecord.decode(data)
 
     async def bind(
         self,
@@ -117,7 +125,14 @@ class Names:
         async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
             for group in groups:
                 pipe.get(keys.group(*group).version)
-            return [int(version or 0) for version in await pipe.execute()]
+            versions = await pipe.execute()
+        if self._covering.is_needed:
+            await asyncio.gather(*map(self._cover_group, groups, versions))
+        return [int(version or 0) for version in versions]
+
+    async def _cover_group(self, group: Group, version: bytes | None) -> None:
+        if version is not None:
+            await self._covering.cover_record(keys.group(*group).version, version)
 
     async def listed(
         self, scope: Scope, group: str | None, after: bytes, limit: int

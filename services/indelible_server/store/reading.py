@@ -5,6 +5,7 @@ acknowledged before the read began; what lies between two versions never changes
 cached. Folds the stream; knows nothing of HTTP or of waiting.
 """
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from redis.asyncio import Redis
 from indelible_server.store import keys
 from indelible_server.store.caching import WeighedCache
 from indelible_server.store.connection import store_answer
+from indelible_server.store.covering import Covering
 from indelible_server.store.errors import Refusal
 from indelible_server.store.logs import nonexistent, replaced
 from indelible_server.store.names import Group, Names
@@ -104,9 +106,12 @@ class VersionSummary:
 
 
 class Reader:
-    def __init__(self, redis: Redis) -> None:
+    """Shows what `covering` lets it show."""
+
+    def __init__(self, redis: Redis, covering: Covering | None = None) -> None:
         self._redis = redis
-        self._names = Names(redis)
+        self._covering = covering or Covering(redis, 0)
+        self._names = Names(redis, self._covering)
         self._folds: WeighedCache[tuple[LogId, int, int, int], tuple[Change, ...]] = WeighedCache(
             _CACHED_CHANGES, lambda changes: len(changes) + 1
         )
@@ -120,16 +125,25 @@ class Reader:
             fields = await self._redis.execute_command(
                 "HMGET", keys.of_log(log_id).meta, *_HEAD_FIELDS
             )
+        await self._cover(log_id, fields)
         return _head(fields)
+
+    async def _cover(self, log_id: LogId, fields: Sequence[Any]) -> None:
+        version, _, _, deleted, safe = fields
+        if version is not None:
+            await self._covering.cover(log_id, int(version), safe, deleted=deleted is not None)
 
     async def heads(self, log_ids: Sequence[LogId]) -> list[Head | None]:
         """Heads of many logs; None for those that are deleted or absent."""
         found: list[Head | None] = []
         for at in range(0, len(log_ids), _HEADS_AT_ONCE):
+            some = log_ids[at : at + _HEADS_AT_ONCE]
             async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
-                for log_id in log_ids[at : at + _HEADS_AT_ONCE]:
+                for log_id in some:
                     pipe.execute_command("HMGET", keys.of_log(log_id).meta, *_HEAD_FIELDS)
                 rows = await pipe.execute()
+            if self._covering.is_needed:
+                await asyncio.gather(*map(self._cover, some, rows))
             found += [None if r[0] is None or r[3] is not None else _head(r) for r in rows]
         return found
 
@@ -206,6 +220,7 @@ class Reader:
             pipe.execute_command("HMGET", log_keys.meta, *_HEAD_FIELDS)
             pipe.execute_command("HMGET", log_keys.index, *tokens)
             fields, index = await pipe.execute()
+        await self._cover(log_id, fields)
         head = _head(fields)
         places: dict[bytes, _Place] = {
             token: _INDEX_PLACE.unpack_from(entry)
@@ -336,7 +351,7 @@ class Reader:
         raise Refusal(ErrorCode.INTERNAL_ERROR, "the log lacks versions below its head")
 
 
-_HEAD_FIELDS = ("version", "incarnation", "first_version", "deleted")
+_HEAD_FIELDS = ("version", "incarnation", "first_version", "deleted", "safe")
 
 
 def check_version(version: int, head: Head, name: str) -> None:
@@ -359,7 +374,7 @@ def check_version(version: int, head: Head, name: str) -> None:
 
 
 def _head(fields: Sequence[Any]) -> Head:
-    version, incarnation, first_version, deleted = fields
+    version, incarnation, first_version, deleted, _ = fields
     if version is None:
         raise nonexistent()
     if deleted is not None:

@@ -14,6 +14,7 @@ from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
+from indelible_server.store.covering import Covering
 from indelible_server.store.reading import ChangedEntry, EntryValue, Head
 
 MAX_VERSIONS = 16
@@ -33,16 +34,18 @@ class Recent(NamedTuple):
     changes: tuple[ChangedEntry, ...] | None
 
 
-async def read_many(redis: Redis, asked: Sequence[Asked]) -> list[Recent | None]:
+async def read_many(
+    redis: Redis, covering: Covering, asked: Sequence[Asked]
+) -> list[Recent | None]:
     """One for each; None for a log that is deleted or absent.
 
     Raises:
         StoreUnavailable: no answer.
     """
-    return await asyncio.gather(*(read(redis, each) for each in asked))
+    return await asyncio.gather(*(read(redis, covering, each) for each in asked))
 
 
-async def read(redis: Redis, asked: Asked) -> Recent | None:
+async def read(redis: Redis, covering: Covering, asked: Asked) -> Recent | None:
     """None for a log that is deleted or absent.
 
     Raises:
@@ -57,11 +60,12 @@ async def read(redis: Redis, asked: Asked) -> Recent | None:
     )
     if word in ("absent", "deleted"):
         return None
-    version, incarnation, first_version = (int(number) for number in rest[:3])
+    version, incarnation, first_version, safe = (int(number) for number in rest[:4])
+    await covering.cover(asked.log_id, version, safe)
     head = Head(version, incarnation, first_version)
     if word == "far":
         return Recent(head, None)
-    rows, removed = cast("list[list[int | bytes]]", rest[3:])
+    rows, removed = cast("list[list[int | bytes]]", rest[4:])
     return Recent(head, _net(rows, removed))
 
 

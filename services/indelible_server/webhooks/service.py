@@ -13,6 +13,7 @@ from indelible_protocol.ids import LogId
 from indelible_server.settings import Settings
 from indelible_server.store import functions
 from indelible_server.store.connection import connect, end_tasks
+from indelible_server.store.covering import Covering
 from indelible_server.store.logs import Logs
 from indelible_server.store.names import Names
 from indelible_server.store.reading import Reader
@@ -43,7 +44,8 @@ async def run(
         wait_replicas=settings.wait_replicas,
     )
     redis = clients.commands
-    reader = Reader(redis)
+    covering = Covering(redis, clients.replicas)
+    reader = Reader(redis, covering)
     wakeups = Wakeups(
         clients.subscriber, reader.current_versions, recheck_seconds=settings.recheck_seconds
     )
@@ -62,7 +64,7 @@ async def run(
             tools = Tools(
                 work=WebhookWork(redis, clients.subscriber, secrets.token_hex(8)),
                 reader=reader,
-                logs=Logs(redis),
+                logs=Logs(redis, covering),
                 sender=sender,
                 slots=Slots(settings.webhook_attempts_at_once),
                 secret=secret,
@@ -75,7 +77,7 @@ async def run(
             dispatcher = Dispatcher(
                 tools,
                 versions,
-                Names(redis),
+                Names(redis, covering),
                 wakeups,
                 sweep_seconds=settings.webhook_sweep_seconds,
             )

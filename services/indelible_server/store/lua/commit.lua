@@ -7,12 +7,16 @@
 --       (from 1), and its value: for Upsert, Insert, Update and Remove the index entry that it
 --       makes but for the version, then the alts of value_id; for EXPECT_ENTRY and EXPECT_VERSION
 --       a decimal version; else ''
+--       safe: the version that the caller knows replicas to hold; '' where it waits for none
 -- REPLIES: committed version time_ms | unchanged version | repeated version changed
 --          | rejected code index version | absent | deleted version
 -- FLAGS:
 --
 -- Everything is judged before the first write, and the first write is the append itself: Redis
 -- refuses an id that is not above the last one, so a stale writer fails with nothing written.
+--
+-- Every outcome tells a version, which must not be taken back once it is told. What appends nothing
+-- therefore writes as well where that version may be in no replica: the caller's WAIT covers it.
 
 -- Globals cannot be read while the library loads, and are slow to read later: hot functions
 -- take string functions as locals. What Python can lay out comes in laid out, in one argument, and
@@ -145,22 +149,31 @@ local function header_fault(log, version, args, control)
   return nil
 end
 
+-- The reply of a commit that appends nothing.
+local function told(meta, log, safe, reply)
+  if safe ~= '' and (reply[2] == 'repeated' or log.deleted
+    or log.version > math.max(log.safe, tonumber(safe))) then
+    cover_log(meta, log, safe)
+  end
+  return reply
+end
+
 local function commit(k, args)
-  local keys, nonce = named(k), args[1]
+  local keys, nonce, safe = named(k), args[1], args[20]
   local log = read_log(keys.meta)
   if not log then return {nonce, 'absent'} end
   local version = log.version
-  if log.deleted then return {nonce, 'deleted', version} end
+  if log.deleted then return told(keys.meta, log, safe, {nonce, 'deleted', version}) end
   if log.kind ~= args[2] then return {nonce, 'rejected', 'WRONG_LOG_KIND', -1, version} end
 
   local sealed, control = args[2] == 'sealed', args[6] == '1'
   local answer_key, seq, commit_hash = args[3], tonumber(args[4]), args[5]
   local answer = stored_answer(sealed, keys, answer_key, version, log.max_lag)
   local earlier = recalled(sealed, answer, seq, commit_hash, version)
-  if earlier then return {nonce, unpack(earlier)} end
+  if earlier then return told(keys.meta, log, safe, {nonce, unpack(earlier)}) end
   if sealed then
     local fault = header_fault(log, version, args, control)
-    if fault then return {nonce, 'rejected', fault, -1, version} end
+    if fault then return told(keys.meta, log, safe, {nonce, 'rejected', fault, -1, version}) end
   end
 
   local effects, sets, removes, growth = '', {}, {}, 0
@@ -168,24 +181,31 @@ local function commit(k, args)
     local commands = cmsgpack.unpack(args[19])
     local before = load_entries(keys.index, commands[3])
     local ends, last, again = run_commands(commands, before, version)
-    if not ends then return {nonce, 'rejected', last, again, version} end
+    if not ends then
+      return told(keys.meta, log, safe, {nonce, 'rejected', last, again, version})
+    end
     effects, sets, removes, growth =
       net_effects(commands, args[18], before, ends, last, again, version + 1)
     if effects == '' then
       remember(sealed, keys, answer_key, seq, commit_hash, version, 0, log.max_lag)
-      return {nonce, 'unchanged', version}
+      return told(keys.meta, log, safe, {nonce, 'unchanged', version})
     end
   end
 
   local now = redis.call('TIME')
   local time_ms = math.max(tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000), log.time_ms)
+  local covers = safe ~= '' and tonumber(safe) > log.safe and tonumber(safe) <= version
   version = version + 1
   local digits, time_digits = string.format('%.0f', version), string.format('%.0f', time_ms)
   redis.call('XADD', keys.commits, digits .. '-0', 'h', args[15], 's', args[16], 'b', args[17],
     't', time_digits, 'e', effects)
   in_slices('HSET', keys.index, sets)
   in_slices('HDEL', keys.index, removes)
-  redis.call('HSET', keys.meta, 'version', digits, 'time_ms', time_digits)
+  if covers then
+    redis.call('HSET', keys.meta, 'version', digits, 'time_ms', time_digits, 'safe', safe)
+  else
+    redis.call('HSET', keys.meta, 'version', digits, 'time_ms', time_digits)
+  end
   redis.call('HINCRBY', keys.meta, 'entries', growth)
   redis.call('HINCRBY', keys.meta, 'stored_bytes', #args[15] + #args[16] + #args[17] + #effects)
   if control then

@@ -6,6 +6,8 @@
 
 local function create(k, args)
   local found = redis.call('HMGET', k[1], 'version', 'deleted')
+  -- What is there is written again: a WAIT after it covers what an earlier call wrote.
+  if found[1] then redis.call('HSET', k[1], 'version', found[1]) end
   if found[2] then return {args[1], 'deleted', tonumber(found[1])} end
   if found[1] then return {args[1], 'exists'} end
   local now = redis.call('TIME')

@@ -13,7 +13,10 @@ local function list(k, args)
     redis.call('ZREM', k[1], args[3])
     changed = redis.call('ZREM', k[2], args[3])
   end
-  if changed == 0 then return {args[1], 'unchanged'} end
+  if changed == 0 then
+    redis.call('INCRBY', k[3], 0)  -- a WAIT after it covers what made it so
+    return {args[1], 'unchanged'}
+  end
   local version = redis.call('INCR', k[3])
   redis.call('SPUBLISH', k[4], string.format('%.0f', version))
   return {args[1], 'changed', version}

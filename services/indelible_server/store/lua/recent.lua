@@ -1,8 +1,8 @@
 -- The last few versions of a log: its head, and all that the diff to it needs.
 -- KEYS: meta commits
 -- ARGV: nonce from_version max_versions max_bytes
--- REPLIES: recent version incarnation first_version {version body effects …} {version offset command …}
---          | far version incarnation first_version | absent | deleted version
+-- REPLIES: recent version incarnation first_version safe {version body effects …}
+--          {version offset command …} | far version incarnation first_version safe | absent | deleted version
 -- FLAGS: no-writes
 --
 -- The second list holds the commands that brought in what these versions removed, where that was
@@ -41,11 +41,13 @@ end
 local function recent(k, args)
   local nonce, from = args[1], tonumber(args[2])
   local max_versions, room = tonumber(args[3]), tonumber(args[4])
-  local m = redis.call('HMGET', k[1], 'version', 'incarnation', 'first_version', 'deleted')
+  local m = redis.call('HMGET', k[1], 'version', 'incarnation', 'first_version', 'deleted',
+    'safe')
   if not m[1] then return {nonce, 'absent'} end
   local version = tonumber(m[1])
   if m[4] then return {nonce, 'deleted', version} end
-  local far = {nonce, 'far', version, tonumber(m[2]), tonumber(m[3])}
+  local safe = tonumber(m[5] or 0)
+  local far = {nonce, 'far', version, tonumber(m[2]), tonumber(m[3]), safe}
   if from >= version or version - from > max_versions then return far end
   local rows, removed, seen = {}, {}, {}
   for v = from + 1, version do
@@ -68,5 +70,5 @@ local function recent(k, args)
       end
     end
   end
-  return {nonce, 'recent', version, tonumber(m[2]), tonumber(m[3]), rows, removed}
+  return {nonce, 'recent', version, tonumber(m[2]), tonumber(m[3]), safe, rows, removed}
 end
