@@ -32,7 +32,7 @@ _LOOKS_PER_DEADLINE = 8
 Argument = bytes | str | int
 Deliver = Callable[[Any], None]
 # When it was asked, its bytes, who takes the answer or the exception, who may have left meanwhile.
-_Asked = tuple[float, bytes, Deliver, "asyncio.Future[Any] | None"]
+Asked = tuple[float, bytes, Deliver, "asyncio.Future[Any] | None"]
 _NOTHING_YET = object()
 
 
@@ -56,7 +56,7 @@ class Batcher:
     ) -> None:
         self._make_connection = make_connection
         self._timeout_seconds = timeout_seconds
-        self._queue: deque[_Asked] = deque()
+        self._queue: deque[Asked] = deque()
         self._wires: set[_Wire] = set()
         self._idle: list[_Wire] = []
         self._connecting: asyncio.Task[None] | None = None
@@ -95,7 +95,7 @@ class Batcher:
             loop.call_soon(self._send_queued)
             if self._deadlines is None:
                 self._look_again()
-        self._queue.append((self._round_began, _packed(command), deliver, caller))
+        self._queue.append((self._round_began, packed(command), deliver, caller))
 
     def abandon(self) -> None:
         """Trusts no connection any more: what is under way ends with AnswerLost."""
@@ -126,9 +126,9 @@ class Batcher:
             if batch:
                 self._idle.pop().send(batch)
 
-    def _next_batch(self) -> list[_Asked]:
+    def _next_batch(self) -> list[Asked]:
         """In the order in which they were asked, without those whose caller has left."""
-        batch: list[_Asked] = []
+        batch: list[Asked] = []
         size = 0
         queue = self._queue
         while queue and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
@@ -182,7 +182,7 @@ class Batcher:
         """One timer for all commands, running while there are any."""
         self._deadlines = None
         latest = asyncio.get_running_loop().time() - self._timeout_seconds
-        late: deque[_Asked] = deque()
+        late: deque[Asked] = deque()
         while self._queue and self._queue[0][0] <= latest:
             late.append(self._queue.popleft())
         self._refuse(late, "every connection is busy")
@@ -193,7 +193,7 @@ class Batcher:
             self._look_again()
 
     @staticmethod
-    def _refuse(queue: deque[_Asked], reason: str) -> None:
+    def _refuse(queue: deque[Asked], reason: str) -> None:
         while queue:
             _, _, deliver, caller = queue.popleft()
             if caller is None or not caller.done():
@@ -235,7 +235,7 @@ class _Wire(asyncio.Protocol):
     def is_busy(self) -> bool:
         return bool(self._deliveries)
 
-    def send(self, batch: Sequence[_Asked]) -> None:
+    def send(self, batch: Sequence[Asked]) -> None:
         self.asked = batch[0][0]
         self._deliveries.extend([asked[2] for asked in batch])
         self._transport.write(b"".join([asked[1] for asked in batch]))
@@ -284,12 +284,16 @@ class BatchingRedis(Redis):
             return await self.batcher.execute(*args)
         return await Redis.execute_command(self, *args, **options)
 
+    def abandon(self) -> None:
+        """Trusts no connection any more that carries batches."""
+        self.batcher.abandon()
+
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await self.batcher.close()
         await super().aclose(close_connection_pool)
 
 
-def _packed(command: Sequence[Argument]) -> bytes:
+def packed(command: Sequence[Argument]) -> bytes:
     packed: bytes = hiredis.pack_command(cast(Any, tuple(command)))
     return packed
 

@@ -91,6 +91,11 @@ class Cluster(Redis):
         for node in self._nodes.values():
             await node.aclose(close_connection_pool=True)
 
+    def abandon(self) -> None:
+        """Trusts no connection any more that carries batches."""
+        for node in self._nodes.values():
+            node.abandon()
+
     # Nodes and slots.
 
     async def primaries(self) -> list[NodeClient]:

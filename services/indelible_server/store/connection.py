@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from indelible_protocol.errors import ErrorCode
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
@@ -80,7 +80,7 @@ def connect(
     replicas = int(address.is_cluster) if wait_replicas is None else wait_replicas
     wait_ms = max(1, int(timeout_seconds * 1_000 * _WAIT_SHARE))
 
-    def commanding(node_url: str) -> Redis:
+    def commanding(node_url: str) -> NodeClient:
         pool = BlockingConnectionPool.from_url(
             node_url,
             max_connections=connections,
@@ -93,9 +93,12 @@ def connect(
             health_check_interval=0,
             client_name="indelible-api",
         )
-        if not replicas and not address.is_cluster:
-            return BatchingRedis(connection_pool=pool, timeout_seconds=timeout_seconds)
-        return NodeClient(replicas=replicas, wait_ms=wait_ms, connection_pool=pool)
+        return NodeClient(
+            connection_pool=pool,
+            timeout_seconds=timeout_seconds,
+            replicas=replicas,
+            wait_ms=wait_ms,
+        )
 
     def listening(node_url: str) -> NodeClient:
         pool = ConnectionPool.from_url(
@@ -107,14 +110,16 @@ def connect(
             health_check_interval=0,
             client_name="indelible-wakeups",
         )
-        return NodeClient(replicas=0, wait_ms=0, connection_pool=pool)
+        return NodeClient(
+            connection_pool=pool, timeout_seconds=timeout_seconds, replicas=0, wait_ms=0
+        )
 
-    def client(make: Callable[[str], Redis]) -> Redis:
+    def client(make: Callable[[str], NodeClient]) -> Redis:
         if not address.is_cluster:
             return make(address.url)
 
         def make_node(node: Address) -> NodeClient:
-            return cast(NodeClient, make(address.url_of(node)))
+            return make(address.url_of(node))
 
         return Cluster(address.seeds, make_node, timeout_seconds=timeout_seconds)
 
@@ -178,8 +183,8 @@ def write_refusal(error: Exception) -> Refusal:
 
 async def distrust(redis: Redis) -> None:
     """An answer was another call's: no connection that is open is used again."""
-    if isinstance(redis, BatchingRedis):
-        redis.batcher.abandon()
+    if isinstance(redis, (BatchingRedis, Cluster)):
+        redis.abandon()
     await redis.connection_pool.disconnect(inuse_connections=False)
 
 
