@@ -5,7 +5,7 @@ Pure: measures nothing, prints nothing.
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 TARGET = {"at least": "≥", "at most": "≤"}
@@ -61,6 +61,17 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """Where a row lies on a curve of cost against size: ours at `size`, the floor at
+    `floor_size`, in `axis` (logs, versions). Rows of one goal and `curve` make one curve."""
+
+    curve: str
+    axis: str
+    size: float
+    floor_size: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One line of the table.
 
@@ -79,6 +90,7 @@ class Row:
     goal: Goal | None = None
     beside: Mapping[str, float | str] = field(default_factory=dict)
     peers: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    point: Point | None = None
     failed: str | None = None
 
     @property
@@ -113,6 +125,7 @@ def to_plain(row: Row) -> dict[str, Any]:
         "failed": row.failed,
         "peers": {name: _samples(samples) for name, samples in row.peers.items()},
         "beside": dict(row.beside),
+        "point": row.point and asdict(row.point),
     }
 
 

@@ -21,7 +21,8 @@ from indelible_protocol.ids import LogId
 from indelible_server.store import keys
 from redis.asyncio import Redis
 
-from tests.benchmarks import closed_loop
+from tests.benchmarks import building, closed_loop
+from tests.benchmarks.building import Growing, Making
 from tests.benchmarks.closed_loop import Answers, Load
 from tests.benchmarks.figures import CheckFailed, check
 from tests.benchmarks.workers import ServerProcess, Worker
@@ -72,8 +73,17 @@ class Scale:
             found.append((await floor(number), await ours(number)))
         return found
 
+    async def in_rounds(
+        self, what: str, samplers: Sequence[Callable[[int], Awaitable[A]]]
+    ) -> list[list[A]]:
+        """The samples of each of them; all take turns, as two do in `in_turns`."""
+        rounds = []
+        for number in range(self.pairs):
+            progress(f"  {what}: round {number + 1} of {self.pairs}")
+            rounds.append([await sample(number) for sample in samplers])
+        return [list(samples) for samples in zip(*rounds, strict=True)]
 
-MADE_AT_ONCE = 16
+
 FULL = Scale(pairs=5, seconds=3.0, quick=False)
 QUICK = Scale(pairs=2, seconds=0.5, quick=True)
 
@@ -123,20 +133,44 @@ class Stage:
         return answers
 
     async def make_opaque_logs(self, count: int, prefix: str) -> list[LogId]:
-        async with aiohttp.ClientSession() as session:
-            api, room = self._native_api(session), asyncio.Semaphore(MADE_AT_ONCE)
+        logs: list[LogId] = await self.worker.run(
+            building.make_logs,
+            Making(
+                url=self.deployment.engine.url,
+                tenant=self.deployment.tenant_id,
+                prefix=prefix,
+                count=count,
+            ),
+        )
+        return logs
 
-            async def make(number: int) -> LogId:
-                async with room:
-                    return LogId(await api.create_log(f"{prefix}-{number}"))
-
-            return await asyncio.gather(*(make(number) for number in range(count)))
+    async def grow(
+        self, log_id: LogId, commits: int, *, keys: int, value_bytes: int, batch: int = 1
+    ) -> int:
+        """The log's version, once it has that many commits more; see `building.Growing`."""
+        engine = self.deployment.engine
+        version: int = await self.worker.run(
+            building.grow,
+            Growing(
+                url=engine.url,
+                socket=str(engine.socket),
+                tenant=self.deployment.tenant_id,
+                log_id=log_id,
+                commits=commits,
+                keys=keys,
+                value_bytes=value_bytes,
+                batch=batch,
+            ),
+        )
+        return version
 
     async def make_sealed_logs(self, count: int, prefix: str) -> list[SealedWriter]:
         """Writers, each the owner of a log of its own."""
         writers = []
         async with aiohttp.ClientSession() as session:
-            api = self._native_api(session)
+            api = NativeApi(
+                session, endpoints=[self.api.url], apikey=self.apikey, rng=random.Random(0)
+            )
             for i in range(count):
                 seed = f"{prefix}-{i}".encode().ljust(32, b".")
                 writer = SealedWriter(seed, max_lag=limits.MAX_LAG)
@@ -144,15 +178,16 @@ class Stage:
                 writers.append(writer)
         return writers
 
-    def _native_api(self, session: aiohttp.ClientSession) -> NativeApi:
-        return NativeApi(
-            session, endpoints=[self.api.url], apikey=self.apikey, rng=random.Random(0)
-        )
-
     async def versions_stored(self, logs: Sequence[LogId]) -> list[int]:
         """XLEN of each log's stream: how many versions the engine holds."""
-        async with Redis.from_url(self.deployment.engine.url) as store:
-            return [int(await store.xlen(keys.of_log(log).commits)) for log in logs]
+        async with (
+            Redis.from_url(self.deployment.engine.url) as store,
+            store.pipeline(transaction=False) as pipe,
+        ):
+            for log in logs:
+                pipe.xlen(keys.of_log(log).commits)
+            counts: list[int] = await pipe.execute()
+            return counts
 
     async def metric(self, name: str) -> float:
         """A number that the API process tells of itself."""

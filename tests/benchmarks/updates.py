@@ -34,8 +34,8 @@ def opaque_lane(
     """
     requests = []
     for turn in range(2):
-        for log_id in logs:
-            for key in range(KEYS):
+        for key in range(KEYS):
+            for log_id in logs:
                 value = b"%d.%d." % (round_number, turn) + os.urandom(VALUE_BYTES - 16)
                 body = opaque_body([(b"%b-%d" % (prefix, key), value.ljust(VALUE_BYTES))])
                 requests.append(commit_request(log_id, body, apikey=apikey))

@@ -37,6 +37,7 @@ class Deployment:
         self._secret_file = folder / "secret"
         self._secret_file.write_bytes(self._secret)
         self._secret_file.chmod(0o600)
+        self.tenant_id = ""
         self.apikey = ""
 
     @property
@@ -44,7 +45,7 @@ class Deployment:
         return [service.url for service in self.services]
 
     async def make_tenant(self) -> None:
-        _, self.apikey = await make_tenant(self.engine.url, self._secret)
+        self.tenant_id, self.apikey = await make_tenant(self.engine.url, self._secret)
 
     async def start_service(
         self,
