@@ -69,10 +69,12 @@ async def by_versions(scale: Scale) -> list[Row]:
             await _grow(stand, log, sizes[1])
         (ancient,) = await stand.make_opaque_logs(1, "ancient")
         await _grow(stand, ancient, sizes[2])
+        for logs in (old, [ancient]):
+            await _update(scale, stand, logs, -1)
 
         async def new(prefix: str, number: int) -> list[LogId]:
             logs = await stand.make_opaque_logs(FEW, f"{prefix}-{number}")
-            await load_opaque(stand, scale, [[log] for log in logs], -1, max_requests=len(logs))
+            await _update(scale, stand, logs, -1)  # their keys are there, as in the others
             return logs
 
         async def always(logs: list[LogId], number: int) -> list[LogId]:
