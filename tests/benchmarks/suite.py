@@ -9,7 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import memory, profiles, scaling, sealing, sharing, starting, updates, waking
+from tests.benchmarks import (
+    memory,
+    profiles,
+    scaling,
+    sealing,
+    sharing,
+    starting,
+    storing,
+    updates,
+    waking,
+)
 from tests.benchmarks.figures import CheckFailed, Row, to_plain
 from tests.benchmarks.stage import Scale, progress
 
@@ -34,6 +44,7 @@ BENCHMARKS: Sequence[Benchmark] = (
     Benchmark(goal_id="G5", what="wake of a crowd", measure=waking.crowds_of_two_sizes),
     Benchmark(goal_id="G6", what="memory of waiters", measure=memory.waiters),
     Benchmark(goal_id="G10", what="the client's own work", measure=sealing.client),
+    Benchmark(goal_id="G11", what="memory in the store", measure=storing.memory),
     Benchmark(goal_id="G12", what="start of the service", measure=starting.service),
     Benchmark(goal_id="G13", what="start of the client", measure=starting.client),
     Benchmark(goal_id="G14", what="many logs, long logs", measure=scaling.flatness),
