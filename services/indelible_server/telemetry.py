@@ -274,6 +274,11 @@ class Metrics:
         self.waiters = Gauge(
             "indelible_waiters", "Long polls that wait now.", registry=self.registry
         )
+        self.overdue_wait_seconds = Gauge(
+            "indelible_overdue_wait_seconds",
+            "By how much the longest wait is beyond its deadline.",
+            registry=self.registry,
+        )
         self.missed_hints = Gauge(
             "indelible_missed_hints",
             "Waiters woken by a recheck because no hint had come.",

@@ -18,7 +18,7 @@ from aiohttp import web
 from indelible_protocol import limits
 
 from indelible_server.api import openapi, operations, routes
-from indelible_server.api.connections import Runner
+from indelible_server.api.connections import Around, Runner, refusing
 from indelible_server.api.messages import ERRORS_PATH
 from indelible_server.api.middlewares import canonical_line
 from indelible_server.api.services import SERVICES, Services, make_services
@@ -39,7 +39,7 @@ MAX_HEADER_BYTES = 8_190
 
 
 def make_app(services: Services) -> web.Application:
-    app = web.Application(middlewares=[canonical_line], client_max_size=limits.MAX_BODY_BYTES)
+    app = web.Application(client_max_size=limits.MAX_BODY_BYTES)
     app[SERVICES] = services
     app.add_routes(routes.routes())
     app.add_routes(openapi.routes())
@@ -94,7 +94,8 @@ async def _listen(
 ) -> list[web.AppRunner]:
     settings = services.settings
     tls = _tls(settings)
-    runners = [await _site(make_app(services), settings.listen, settings, tls, listener)]
+    app = make_app(services)
+    runners = [await _site(app, settings.listen, settings, tls, listener, canonical_line)]
     scheme = "https" if tls else "http"
     url = f"{scheme}://{_authority(runners[0])}"
     log.info("api.listening", url=url, durability=settings.durability)
@@ -114,9 +115,11 @@ async def _site(
     settings: Settings,
     tls: ssl.SSLContext | None,
     listener: socket.socket | None = None,
+    around: Around = refusing,
 ) -> web.AppRunner:
     runner = Runner(
         app,
+        around=around,
         access_log=None,
         handler_cancellation=True,
         auto_decompress=False,

@@ -4,10 +4,12 @@ aiohttp would quote the offending header to its sender and to the log, and it ma
 key. Knows nothing of what a request is about.
 """
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from indelible_protocol.errors import ErrorCode
 
 from indelible_server.api.messages import problem
@@ -16,14 +18,29 @@ from indelible_server.api.request_ids import REQUEST_ID, new_request_id
 log = structlog.get_logger("indelible_server.api")
 
 
+Around = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+
+
+async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPExpectationFailed:
+        return _refused(request, "Expect: 100-continue is all that may be expected")
+
+
 class Runner(web.AppRunner):
-    """aiohttp's, with connections that refuse in our own words."""
+    """aiohttp's, with connections that refuse in our own words, and `around` each request."""
+
+    def __init__(self, app: web.Application, *, around: Around = refusing, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._around = around
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         options = {k: v for k, v in self._kwargs.items() if k != "handler_cancellation"}
+        around, handler = self._around, server.request_handler
         return _Server(
-            server.request_handler,
+            lambda request: around(cast(web.Request, request), handler),
             request_factory=server.request_factory,
             handler_cancellation=server.handler_cancellation,
             **options,
@@ -31,16 +48,6 @@ class Runner(web.AppRunner):
 
 
 class _Server(web.Server):
-    def __init__(self, handler: Any, **options: Any) -> None:
-        async def answered(request: web.BaseRequest) -> web.StreamResponse:
-            try:
-                answer: web.StreamResponse = await handler(request)
-                return answer
-            except web.HTTPExpectationFailed:  # raised before our middleware could see it
-                return _refused(request, "Expect: 100-continue is all that may be expected")
-
-        super().__init__(answered, **options)
-
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
 

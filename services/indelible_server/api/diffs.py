@@ -27,7 +27,7 @@ from indelible_server.api.parameters import (
 )
 from indelible_server.api.requests import check_key, key_of, log_of
 from indelible_server.api.services import SERVICES, Services
-from indelible_server.api.waves import Parked, Question, Sent
+from indelible_server.api.waves import Parked, Sent, the_question
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.errors import Refusal
 from indelible_server.store.reading import EntryValue, Head, check_version
@@ -70,9 +70,13 @@ async def diff(request: web.Request) -> web.StreamResponse:
         if seconds <= 0.0:
             return _nothing_new(services, identity, head, asked)
         request[WAITED] = True
-        question = Question(asked.order, asked.limit, asked.interval, answer_form(request))
+        question = the_question(asked.order, asked.limit, asked.interval, answer_form(request))
         parked = Parked(request, identity, head.version, question)
-        outcome = await services.waiting.wait(identity.tenant, parked, seconds, listening)
+        await services.waiting.enter(identity.tenant, parked, seconds, listening)
+        try:
+            outcome = await parked.outcome
+        finally:
+            services.waiting.leave(identity.tenant, parked)
         if outcome == "answered":
             return Sent()
         if outcome != "moved":

@@ -30,23 +30,37 @@ class Waiting:
         self._nobody = asyncio.Event()
         self._by_tenant: Counter[str] = Counter()
 
-    async def wait(
-        self, tenant: str, waiter: Waiter, seconds: float, listening: object | None = None
-    ) -> Outcome:
-        """Until its log is beyond its version or gone; no longer than is allowed. `listening` as
-        for `Wakeups.enter`.
+    async def wait(self, tenant: str, waiter: Waiter, seconds: float) -> Outcome:
+        """Until its log is beyond its version or gone; no longer than is allowed.
 
         Raises:
             Refusal: RATE_LIMITED at the tenant's cap, OVERLOADED at the process's.
         """
-        self._admit(tenant)
+        await self.enter(tenant, waiter, seconds)
         try:
-            seconds = min(seconds, self._max_wait_seconds)
-            await self._wakeups.enter(waiter, seconds, listening)
             return await waiter.outcome
         finally:
-            self._wakeups.leave(waiter)
-            self._dismiss(tenant)
+            self.leave(tenant, waiter)
+
+    async def enter(
+        self, tenant: str, waiter: Waiter, seconds: float, listening: object | None = None
+    ) -> None:
+        """As `Wakeups.enter`, for those who are to hold no frame of ours while they wait; who
+        has entered without an error has to `leave`.
+
+        Raises:
+            Refusal: as `wait`.
+        """
+        self._admit(tenant)
+        try:
+            await self._wakeups.enter(waiter, min(seconds, self._max_wait_seconds), listening)
+        except BaseException:
+            self.leave(tenant, waiter)
+            raise
+
+    def leave(self, tenant: str, waiter: Waiter) -> None:
+        self._wakeups.leave(waiter)
+        self._dismiss(tenant)
 
     async def sleep(
         self,

@@ -11,6 +11,7 @@ Whatever is unusual about a request, a connection or an answer is left to its ha
 import asyncio
 from collections.abc import Sequence
 from email.utils import formatdate
+from functools import lru_cache
 from typing import NamedTuple
 
 import structlog
@@ -47,6 +48,12 @@ class Question(NamedTuple):
     limit: int
     interval: int | None
     form: Form
+
+
+@lru_cache(256)
+def the_question(order: Order, limit: int, interval: int | None, form: Form) -> Question:
+    """One object for all who ask the same."""
+    return Question(order, limit, interval, form)
 
 
 class Parked(Waiter):
