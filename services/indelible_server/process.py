@@ -28,19 +28,21 @@ def run(
     watchdog_seconds: float | None = None,
     grace_seconds: float = 10.0,
     lifeline: int | None = None,
+    retiring: asyncio.Event | None = None,
 ) -> int:
     """`serve` in a new event loop until SIGTERM or SIGINT. The exit code: 0 or 1.
 
     A second signal ends the process on the spot, with 128 + its number, whatever the
     services are doing. `lifeline` is a supervisor's pipe: when nobody has its other end any
     more, that is a signal too; and then signals may come twice, from a service manager and
-    from the supervisor, which also ends what takes too long.
+    from the supervisor, which also ends what takes too long. SIGUSR1 is then an end without
+    hurry, because another process has taken over: it sets `retiring`, until SIGTERM comes.
     """
 
     async def until_signalled() -> int:
         stop = asyncio.Event()
-        is_supervised = lifeline is not None
-        with _signals_set(stop, once=not is_supervised), _lifeline_sets(lifeline, stop):
+        supervised = None if lifeline is None else retiring or asyncio.Event()
+        with _signals_set(stop, supervised), _lifeline_sets(lifeline, stop):
             return await serve(
                 services,
                 stop,
@@ -163,21 +165,22 @@ class _ServiceManager:
 
 
 @contextmanager
-def _signals_set(stop: asyncio.Event, *, once: bool) -> Iterator[None]:
-    """SIGTERM and SIGINT set `stop`; if `once`, the next one exits, even from a stuck loop."""
+def _signals_set(stop: asyncio.Event, retiring: asyncio.Event | None) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; the next one exits, even from a stuck loop, unless a
+    supervisor is there to see to that (`retiring` is not None)."""
     loop = asyncio.get_running_loop()
     seen = False
 
     def handle(number: int, _frame: FrameType | None) -> None:
         nonlocal seen
-        if seen:
-            if once:
-                os._exit(128 + number)
-            return
+        if seen and retiring is None:
+            os._exit(128 + number)
         seen = True
-        loop.call_soon_threadsafe(_stop_for, number, stop)
+        loop.call_soon_threadsafe(_stop_for, number, stop, retiring)
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if retiring is not None:
+        numbers.append(signal.SIGUSR1)
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
@@ -206,6 +209,10 @@ def _lifeline_sets(lifeline: int | None, stop: asyncio.Event) -> Iterator[None]:
         loop.remove_reader(lifeline)
 
 
-def _stop_for(number: int, stop: asyncio.Event) -> None:
+def _stop_for(number: int, stop: asyncio.Event, retiring: asyncio.Event | None) -> None:
     log.info("process.stopping", signal=signal.Signals(number).name)
+    if retiring is not None and number == signal.SIGUSR1:
+        retiring.set()
+    elif retiring is not None:
+        retiring.clear()
     stop.set()

@@ -46,6 +46,10 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
     is_supervisor = settings.processes > 1 and "api" in parts
     ready = {part: asyncio.Event() for part in parts}
     supervised = asyncio.Event()
+    retiring = asyncio.Event()
+    grace_seconds = FINISH_SECONDS + ENGINE_STOP_SECONDS
+    if around.lifeline is not None:  # the supervisor knows better when it is too late
+        grace_seconds += settings.idle_seconds
     failures: list[str] = []
 
     async def api(found: Settings, stop: asyncio.Event) -> None:
@@ -58,6 +62,7 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
             failpoint=around.failpoint,
             metrics=metrics,
             listener=None if around.listener is None else socket.socket(fileno=around.listener),
+            retiring=retiring,
         )
 
     async def webhooks(found: Settings, stop: asyncio.Event) -> None:
@@ -127,8 +132,9 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
         ready=until_ready,
         notify_socket=around.notify_socket,
         watchdog_seconds=around.watchdog_seconds,
-        grace_seconds=FINISH_SECONDS + ENGINE_STOP_SECONDS,
+        grace_seconds=grace_seconds,
         lifeline=around.lifeline,
+        retiring=retiring,
     )
     for text in failures:
         print(f"error: {text}", file=sys.stderr)  # noqa: T201 - the command line's own words

@@ -89,7 +89,8 @@ class Supervisor:
     """Runs `settings.processes` API processes, and one of each other part.
 
     SIGHUP replaces them one by one by processes that start anew, with the program that is
-    installed by then: a successor is ready before its predecessor is told to end.
+    installed by then: a successor is ready before its predecessor is told to end, which then
+    takes its time.
     """
 
     def __init__(self, settings: Settings, parts: Sequence[str], *, grace_seconds: float) -> None:
@@ -102,6 +103,7 @@ class Supervisor:
         self._starts = 0
         self._workers: set[_Worker] = set()
         self._rolling: asyncio.Task[None] | None = None
+        self._retirements: set[asyncio.Task[None]] = set()
 
     async def run(
         self, stop: asyncio.Event, *, listening: Callable[[str], None], ready: asyncio.Event
@@ -244,6 +246,8 @@ class Supervisor:
         for seat in self._seats:
             if not await self._replace(seat):
                 return
+        await asyncio.gather(*self._retirements)
+        self._retirements.clear()
         log.info("supervisor.replaced")
 
     async def _replace(self, seat: _Seat) -> bool:
@@ -256,13 +260,22 @@ class Supervisor:
             return False
         seat.worker = new
         if old is not None:
-            await self._end(old)
+            self._retirements.add(asyncio.create_task(self._retire(old)))
         return True
 
+    async def _retire(self, worker: _Worker) -> None:
+        """Its successor is at work: connections that are idle may come to their usual end."""
+        worker.signal(signal.SIGUSR1)
+        idle_seconds = self._settings.idle_seconds
+        await asyncio.wait({worker.ended}, timeout=idle_seconds + self._grace_seconds)
+        await self._end(worker)
+
     async def _end_all(self) -> None:
-        if self._rolling is not None:
-            self._rolling.cancel()
-            await asyncio.wait({self._rolling})
+        rolling = {*self._retirements, *([self._rolling] if self._rolling else [])}
+        for task in rolling:
+            task.cancel()
+        if rolling:
+            await asyncio.wait(rolling)
         await asyncio.gather(*(self._end(worker) for worker in list(self._workers)))
 
     async def _end(self, worker: _Worker) -> None:

@@ -119,7 +119,9 @@ async def until_told(
 def pair(start_service: StartService, tmp_path: Path) -> Callable[..., Service]:
     def start(*arguments: str) -> Service:
         data = str(tmp_path / "data")
-        return start_service("all", "--data", data, "--processes", "2", *arguments, until=READY)
+        # Idle connections come to their usual end soon, and so does a process that retires.
+        few = ("--processes", "2", "--idle-seconds", "2")
+        return start_service("all", "--data", data, *few, *arguments, until=READY)
 
     return start
 

@@ -33,7 +33,7 @@ log = structlog.get_logger("indelible_server.api")
 FINISH_SECONDS = 3.0
 CLOSE_SECONDS = 0.5
 LINGER_SECONDS = 0.5
-LINGER_LOOKS = 10
+LINGER_STEP_SECONDS = 0.05
 BACKLOG = 1_024
 MAX_HEADER_BYTES = 8_190
 
@@ -60,8 +60,10 @@ async def run(
     failpoint: str | None = None,
     metrics: Metrics | None = None,
     listener: socket.socket | None = None,
+    retiring: asyncio.Event | None = None,
 ) -> None:
-    """Serves until `stop` is set, then drains. Accepts on `listener`, if it is given one.
+    """Serves until `stop` is set, then drains; in no hurry while `retiring` is set. Accepts on
+    `listener`, if it is given one.
 
     `listening` is told the URL once the socket is open; `ready` is set once the store is
     loaded with our functions and holds what is promised.
@@ -83,7 +85,7 @@ async def run(
             loading = tasks.create_task(_get_ready(services, clients, ready))
             await stop.wait()
             await end_tasks(loading)
-            await _drain(services, runners)
+            await _drain(services, runners, retiring or asyncio.Event())
             background_stop.set()
     finally:
         await clients.close()
@@ -176,7 +178,7 @@ async def _get_ready(services: Services, clients: Clients, ready: asyncio.Event 
         ready.set()
 
 
-async def _drain(services: Services, runners: list[web.AppRunner]) -> None:
+async def _drain(services: Services, runners: list[web.AppRunner], retiring: asyncio.Event) -> None:
     log.info("api.draining", waiters=services.wakeups.waiter_count)
     services.draining = True
     for runner in runners:
@@ -187,19 +189,27 @@ async def _drain(services: Services, runners: list[web.AppRunner]) -> None:
         finishing = ends.create_task(services.committer.finish(FINISH_SECONDS))
         # A closing connection does not wait long for its answer: a thousand ends take longer.
         ends.create_task(services.waiting.until_nobody(FINISH_SECONDS))
-        ends.create_task(_until_closed(runners))
+        ends.create_task(_until_closed(services, runners, retiring))
     late = finishing.result() + await services.committer.finish(FINISH_SECONDS)
     for runner in runners:
         await runner.cleanup()
     log.info("api.drained", unfinished_commits=late)
 
 
-async def _until_closed(runners: list[web.AppRunner]) -> None:
-    """While connections are in use: each answer closes its own, so nobody meets a closed one."""
-    for _ in range(LINGER_LOOKS):
-        if not any(runner.server and runner.server.connections for runner in runners):
+async def _until_closed(
+    services: Services, runners: list[web.AppRunner], retiring: asyncio.Event
+) -> None:
+    """While connections are in use: each answer closes its own, so nobody meets a closed one.
+
+    Those that are idle end too soon for somebody, unless there is time for their usual end.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while any(runner.server and runner.server.connections for runner in runners):
+        patience_seconds = services.settings.idle_seconds if retiring.is_set() else LINGER_SECONDS
+        if loop.time() - began > patience_seconds:
             break
-        await asyncio.sleep(LINGER_SECONDS / LINGER_LOOKS)
+        await asyncio.sleep(LINGER_STEP_SECONDS)
 
 
 def _reach(failpoint: str | None, point: str) -> None:
