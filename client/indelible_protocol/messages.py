@@ -7,6 +7,7 @@ as they are.
 """
 
 import json
+from collections.abc import Sequence
 from enum import Enum
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
@@ -409,6 +410,25 @@ class Problem(Message):
     retryable: bool
     may_have_applied: bool
     request_id: str
+
+
+def packed_diff(
+    from_version: int, to_version: int, changes: Sequence[bytes], cursor: str | None
+) -> bytes:
+    """A `Diff` in msgpack, of changes that are in msgpack already."""
+    return b"".join(
+        (
+            *(b"\x84\xa4from", msgpack.packb(from_version)),
+            *(b"\xa2to", msgpack.packb(to_version)),
+            *(b"\xa7changes", msgpack.Packer().pack_array_header(len(changes)), *changes),
+            *(b"\xa6cursor", msgpack.packb(cursor)),
+        )
+    )
+
+
+def diff_line(packed: bytes) -> bytes:
+    """The same `Diff` in JSON, with the end of its line."""
+    return msgspec.json.encode(msgspec.msgpack.decode(packed, type=Diff)) + b"\n"
 
 
 M = TypeVar("M", bound=Message)

@@ -1,6 +1,7 @@
 """Reads of a log with a known past, natively and through the original protocol."""
 
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -57,6 +58,22 @@ def check_order(changes: list[tuple[str, str, str, int]], order: str) -> None:
             assert (op, other_op) == ("remove", "add")
     if order == "key":
         assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("first", "last"), [(0, 4), (1, 3), (4, 0), (3, 3)])
+def test_limit_0_gives_all_pages_of_a_diff_in_one_answer(
+    caller: Caller, log: str, first: int, last: int, order: str
+) -> None:
+    query = f"from={first}&to={last}&order={order}"
+    whole = caller.ask("GET", f"{log}/diff?{query}").content
+    lines = caller.ask("GET", f"{log}/diff?{query}&limit=0")
+    assert (lines.status, lines.content_type) == (200, "application/jsonl")
+    assert lines.headers["Indelible-Version"] == str(HEAD)
+    pages = [json.loads(line) for line in lines.body.decode().splitlines()]
+    assert [c for page in pages for c in page["changes"]] == whole["changes"]
+    assert {(page["from"], page["to"]) for page in pages} == {(first, last)}
+    assert [page["cursor"] is None for page in pages] == [False] * (len(pages) - 1) + [True]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])

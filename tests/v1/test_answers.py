@@ -16,7 +16,10 @@ from indelible_server.api.v1.answers import (
     page_start,
 )
 from indelible_server.api.v1.body import Base64, DiffRequest, Pagination, Whole, decode
-from indelible_server.store.reading import ChangedEntry, EntryValue
+from indelible_server.store.entries import ChangedEntry, EntryValue
+from indelible_server.store.nets import Position
+from indelible_server.store.places import place_of
+from indelible_server.store.spooling import Listed, Row
 
 Op = Literal["add", "remove"]
 SIDES: list[tuple[Op, ...]] = [("remove",), ("add",), ("remove", "add")]
@@ -38,6 +41,19 @@ def diffs(draw: st.DrawFn) -> list[Change]:
     return changes
 
 
+def rows(changes: list[Change], *, keys: bool) -> list[Row]:
+    return [
+        Row(one.token if keys else place_of(one.last_version, one.last_index), one.op == "add", 0)
+        for one in changes
+    ]
+
+
+def index_of(start: Position | None, changes: list[Change], *, keys: bool) -> int:
+    """Of the first change of the page that begins at `start`."""
+    page = Listed(rows(changes, keys=keys)).behind(start, len(changes))
+    return len(changes) - len(page)
+
+
 def read_back(options: dict[str, Any]) -> Pagination:
     """Options as a caller returns them."""
     request = {"logName": "n", "paginationOptions": options}
@@ -48,10 +64,11 @@ def read_back(options: dict[str, Any]) -> Pagination:
 def test_page_begins_at_the_change_that_the_options_told(changes: list[Change], keys: bool) -> None:
     ordered = by_key(changes) if keys else changes
     for index in range(len(ordered)):
-        options = next_page_options(ordered[index:], "key" if keys else "command")
+        first = rows(ordered, keys=keys)[index]
+        options = next_page_options(Position(first.at, first.adds))
         assert options is not None
-        assert page_start(ordered, read_back(options)) == index
-    assert next_page_options([], "key" if keys else "command") is None
+        assert index_of(page_start(read_back(options)), ordered, keys=keys) == index
+    assert next_page_options(None) is None
 
 
 @pytest.mark.parametrize(
@@ -77,12 +94,20 @@ def test_made_up_key_starts_at_the_first_key_not_below_it(
         change("remove", b"d", (1, 0)),
     ]
     options = Pagination(skip_to_key=Base64(key), remove_already_seen=seen)
-    assert page_start(changes, options) == start
+    assert index_of(page_start(options), changes, keys=True) == start
 
 
 @pytest.mark.parametrize(
     ("version", "command", "seen", "start"),
-    [(0, 0, False, 0), (2, 0, True, 0), (2, 1, True, 1), (2, 2, False, 2), (9, 0, True, 3)],
+    [
+        (0, 0, False, 0),
+        (2, 0, True, 0),
+        (2, 1, True, 1),
+        (2, 2, False, 2),
+        (2, 1 << 40, False, 2),
+        (9, 0, True, 3),
+        (1 << 52, 1 << 40, True, 3),
+    ],
 )
 def test_made_up_command_starts_at_the_first_command_not_before_it(
     version: int, command: int, seen: bool, start: int
@@ -95,12 +120,12 @@ def test_made_up_command_starts_at_the_first_command_not_before_it(
     options = Pagination(
         skip_to_version=Whole(version), skip_to_command=Whole(command), remove_already_seen=seen
     )
-    assert page_start(changes, options) == start
+    assert index_of(page_start(options), changes, keys=False) == start
 
 
 def test_diff_is_indented_in_the_documented_order() -> None:
     page = [ChangedEntry("remove", EntryValue(b"foo", b"", b"bar", 7))]
-    following = next_page_options([change("add", b"foo", (9, 3))], "command")
+    following = next_page_options(Position(place_of(9, 3), True))
     assert encode_diff(8, 9, page, following).decode() == (
         """{
     "fromVersion": 8,

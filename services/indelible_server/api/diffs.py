@@ -9,6 +9,7 @@ from indelible_protocol.diff import Order
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from msgspec import UNSET
 
+from indelible_server.api import streaming
 from indelible_server.api.cache_headers import Kind, is_known
 from indelible_server.api.diff_headers import for_caches, page_headers, place
 from indelible_server.api.messages import answer, answer_form, read_message
@@ -17,6 +18,7 @@ from indelible_server.api.pages import Wanted
 from indelible_server.api.parameters import (
     AT,
     CURSOR,
+    DIFF_LIMIT,
     FROM,
     INTERVAL,
     LIMIT,
@@ -29,16 +31,18 @@ from indelible_server.api.requests import check_key, key_of, log_of
 from indelible_server.api.services import SERVICES, Services
 from indelible_server.api.waves import Parked, Sent, the_question
 from indelible_server.store.admission import LogIdentity
+from indelible_server.store.entries import EntryValue
 from indelible_server.store.errors import Refusal
-from indelible_server.store.reading import EntryValue, Head, check_version
+from indelible_server.store.nets import Position
+from indelible_server.store.reading import Head, check_version
 from indelible_server.store.recent import Recent
 
-DIFF_PARAMETERS = (FROM, TO, ORDER, WAIT, LIMIT, CURSOR, INTERVAL)
+DIFF_PARAMETERS = (FROM, TO, ORDER, WAIT, DIFF_LIMIT, CURSOR, INTERVAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DiffRequest:
-    """What is asked for; `to_version` None is the current one, `start` counts changes.
+    """What is asked for; `to_version` None is the current one, `limit` 0 all of it, as a stream.
 
     `interval` None: the asker shares the answer with nobody.
     """
@@ -48,7 +52,7 @@ class _DiffRequest:
     order: Order
     wait_seconds: float
     limit: int
-    start: int = 0
+    start: Position | None = None
     interval: int | None = None
 
 
@@ -56,7 +60,7 @@ async def diff(request: web.Request) -> web.StreamResponse:
     identity = await log_of(request)
     services = request.app[SERVICES]
     asked = _read_diff(request, services, identity)
-    if asked.to_version is not None or asked.start:
+    if asked.to_version is not None or asked.start is not None:
         head = await services.head(identity.log_id)
         return await _page(request, identity, Recent(head, None), asked)
     deadline = time.monotonic() + asked.wait_seconds
@@ -102,7 +106,7 @@ def _nothing_new(
 
 async def _page(
     request: web.Request, identity: LogIdentity, recent: Recent, asked: _DiffRequest
-) -> web.Response:
+) -> web.StreamResponse:
     services, head = request.app[SERVICES], recent.head
     wanted = Wanted(
         from_version=asked.from_version,
@@ -123,6 +127,9 @@ async def _page(
     headers = page_headers(identity, head, wanted, form, asked.interval, kind=kind, shared=shared)
     if is_known(headers["ETag"], request.headers.getall("If-None-Match", ())):
         return web.Response(status=304, headers=headers)
+    if not asked.limit:
+        stream = services.pages.stream(identity, head, wanted, form)
+        return await streaming.send(request, stream, headers)
     page = await services.pages.page(identity, head, wanted, form, recent.changes)
     return answer(request, page.body, headers=headers)
 
@@ -131,7 +138,7 @@ def _read_diff(request: web.Request, services: Services, identity: LogIdentity) 
     query = Query(request, DIFF_PARAMETERS)
     from_version, to_version = query.version(FROM), query.version(TO)
     order: Order = "key" if query.choice(ORDER) == "key" else "command"
-    limit = query.whole(LIMIT)
+    limit = query.whole(DIFF_LIMIT)
     wait_seconds = query.seconds(WAIT)
     interval = query.version(INTERVAL)
     cursor = query.text(CURSOR)
@@ -144,7 +151,9 @@ def _read_diff(request: web.Request, services: Services, identity: LogIdentity) 
             limit=limit,
             interval=interval,
         )
-    log_id, incarnation, low, high, pinned_order, start = services.cursors.open("diff", cursor, 6)
+    log_id, incarnation, low, high, pinned_order, at, adds = services.cursors.open(
+        "diff", cursor, 7
+    )
     if (
         (log_id, incarnation) != (identity.log_id, identity.incarnation)
         or from_version not in (None, low)
@@ -154,14 +163,14 @@ def _read_diff(request: web.Request, services: Services, identity: LogIdentity) 
         raise ProtocolError("the cursor belongs to another diff", ErrorCode.BAD_CURSOR)
     assert isinstance(low, int)
     assert isinstance(high, int)
-    assert isinstance(start, int)
+    assert isinstance(at, (int, bytes))
     return _DiffRequest(
         from_version=low,
         to_version=high,
         order="key" if pinned_order == "key" else "command",
         wait_seconds=0.0,
         limit=limit,
-        start=start,
+        start=Position(at, bool(adds)),
         interval=interval,
     )
 

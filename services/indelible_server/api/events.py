@@ -29,6 +29,7 @@ from indelible_server.api.services import SERVICES, Services
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.connection import end_tasks
 from indelible_server.store.errors import Refusal
+from indelible_server.store.nets import Position
 from indelible_server.store.reading import check_version
 from indelible_server.store.waiters import Watch
 
@@ -174,8 +175,8 @@ class _Follower:
         log_id = self._identity.log_id
         self._watch.behind.pop(log_id, None)  # a hint from here on may be of a later version
         head = await self._services.head(log_id)
-        start: int | None = 0
-        while start is not None and head.version != self._version:
+        start: Position | None = None
+        while head.version != self._version:
             wanted = Wanted(
                 from_version=self._version,
                 to_version=head.version,
@@ -187,7 +188,8 @@ class _Follower:
             await self._judge_in_time()
             start = page.rest
             await self._stream.send("diff", page.body, head.version if start is None else None)
-        self._version = head.version
+            if start is None:
+                self._version = head.version
         self._watch.advance(log_id, head.version)
 
 

@@ -19,6 +19,7 @@ from indelible_protocol.messages import Form, Message
 
 from indelible_server.api.parameters import Parameter
 from indelible_server.api.routes import OPERATIONS, Operation
+from indelible_server.api.streaming import LINES
 
 DOCUMENT_PATH = "/v2/openapi.json"
 PAGE_PATH = "/v2/docs"
@@ -139,6 +140,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
             found[status]["content"] = {form.value: {"schema": schema} for form in reversed(Form)}
     if operation.streams:
         found[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+    if operation.lines:
+        found[200]["content"][LINES] = {"schema": {"type": "string"}}
     by_status: dict[int, list[ErrorCode]] = {}
     codes = (*_COMMON, *operation.errors, *(_WITH_BODY if operation.bodies else ()))
     for code in dict.fromkeys(codes):

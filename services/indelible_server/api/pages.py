@@ -4,37 +4,39 @@ A page is a function of its log, its bounds and its form: it never changes, so i
 long as there is room. Knows nothing of requests, and nothing of waiting.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from indelible_protocol import messages
 from indelible_protocol.diff import Order
-from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.messages import Form
 
 from indelible_server.api.cursors import Cursors
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.caching import WeighedCache
-from indelible_server.store.reading import ChangedEntry, EntryValue, Head, Reader, check_version
+from indelible_server.store.entries import ChangedEntry, EntryValue
+from indelible_server.store.nets import Position
+from indelible_server.store.reading import Head, Reader, check_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """At most `limit` changes of the diff, beginning with its change number `start`."""
+    """At most `limit` changes of the diff, beginning at `start`; None: with the first."""
 
     from_version: int
     to_version: int
     order: Order
-    start: int
+    start: Position | None
     limit: int
 
 
 class Page(NamedTuple):
-    """`rest` is the number of the first change after it; None on the last page."""
+    """`rest` is where the next page begins; None on the last page."""
 
     body: bytes
-    rest: int | None
+    rest: Position | None
 
 
 class Pages:
@@ -58,14 +60,13 @@ class Pages:
 
         Raises:
             Refusal: NONEXISTENT_VERSION, FORGOTTEN_VERSION, LOG_REPLACED.
-            ProtocolError: BAD_CURSOR: `start` is behind the end.
         """
         check_version(wanted.from_version, head, "from")
         check_version(wanted.to_version, head, "to")
         key = (identity.log_id, head.incarnation, wanted, form)
 
         async def make() -> Page:
-            if changes is not None and wanted.start == 0 and len(changes) <= wanted.limit:
+            if changes is not None and wanted.start is None and len(changes) <= wanted.limit:
                 return Page(messages.encode(_whole(wanted, changes), form), None)
             diff, rest = await self.diff(identity, head, wanted)
             return Page(messages.encode(diff, form), rest)
@@ -74,27 +75,46 @@ class Pages:
 
     async def diff(
         self, identity: LogIdentity, head: Head, wanted: Wanted
-    ) -> tuple[messages.Diff, int | None]:
+    ) -> tuple[messages.Diff, Position | None]:
         """As `page`, but the message itself, made anew; and where the next page begins."""
         log_id, low, high = identity.log_id, wanted.from_version, wanted.to_version
-        changes = await self._reader.changes(log_id, head, low, high, wanted.order)
-        if wanted.start > len(changes):
-            raise ProtocolError("the cursor is behind the end", ErrorCode.BAD_CURSOR)
-        asked = changes[wanted.start : wanted.start + wanted.limit]
-        found = await self._reader.resolve(log_id, asked)
-        at = wanted.start + len(found)
-        rest = at if at < len(changes) else None
-        cursor = None
-        if rest is not None:
-            pinned = (log_id, identity.incarnation, low, high, wanted.order)
-            cursor = self._cursors.seal("diff", [*pinned, rest])
+        found, rest = await self._reader.page(
+            log_id, head, low, high, wanted.order, wanted.start, wanted.limit
+        )
         page = messages.Diff(
             from_version=low,
             to_version=high,
             changes=[_change(changed.op, changed.entry) for changed in found],
-            cursor=cursor,
+            cursor=self._cursor(identity, wanted, rest),
         )
         return page, rest
+
+    async def stream(
+        self, identity: LogIdentity, head: Head, wanted: Wanted, form: Form
+    ) -> AsyncGenerator[bytes, None]:
+        """All pages from `start` on, one after the other; in JSON each on a line of its own.
+
+        Each has the cursor of what follows it, so a stream that is cut off is gone on with. None
+        is kept, and none is larger than what one read of the store gives.
+
+        Raises:
+            Refusal: as `page`; LOG_REPLACED perhaps in the middle.
+        """
+        low, high = wanted.from_version, wanted.to_version
+        portions = self._reader.portions(
+            identity.log_id, head, low, high, wanted.order, wanted.start
+        )
+        async with aclosing(portions) as found:
+            async for changes, rest in found:
+                cursor = self._cursor(identity, wanted, rest)
+                page = messages.packed_diff(low, high, changes, cursor)
+                yield page if form is Form.MSGPACK else messages.diff_line(page)
+
+    def _cursor(self, identity: LogIdentity, wanted: Wanted, rest: Position | None) -> str | None:
+        if rest is None:
+            return None
+        span = (wanted.from_version, wanted.to_version, wanted.order)
+        return self._cursors.seal("diff", [identity.log_id, identity.incarnation, *span, *rest])
 
 
 def _whole(wanted: Wanted, changes: Sequence[ChangedEntry]) -> messages.Diff:

@@ -45,6 +45,11 @@ LIMIT = Parameter(
         "default": limits.DEFAULT_PAGE,
     },
 )
+DIFF_LIMIT = Parameter(
+    name="limit",
+    description="at most so many on a page; 0: all pages in one answer, one after the other",
+    schema={**LIMIT.schema, "minimum": 0},
+)
 CURSOR = Parameter(name="cursor", description="where the page before ended; opaque")
 INTERVAL = Parameter(
     name="interval",

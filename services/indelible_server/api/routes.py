@@ -36,7 +36,8 @@ class Operation:
     """`bodies` are the messages that it takes (one of them), `answers` what each status holds.
 
     `errors` are those beside what every operation may end with; `headers` those of its own.
-    `streams`: the 200 goes on, as server-sent events.
+    `streams`: the 200 goes on, as server-sent events. `lines`: it may be many messages, in JSON
+    each on a line.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Operation:
     answers: dict[int, type[Message] | None]
     errors: tuple[ErrorCode, ...] = ()
     streams: bool = False
+    lines: bool = False
 
 
 IDEMPOTENCY_KEY = Parameter(
@@ -161,6 +163,7 @@ OPERATIONS: tuple[Operation, ...] = (
         query=diffs.DIFF_PARAMETERS,
         answers={200: messages.Diff, 204: None, 304: None},
         errors=(*_LOG, *_VERSIONED, *_PAGED),
+        lines=True,
     ),
     Operation(
         id="followLog",

@@ -143,7 +143,7 @@ class _Waiting:
                     from_version=self._watch.known[log_id],
                     to_version=head.version,
                     order="command",
-                    start=0,
+                    start=None,
                     limit=limits.DEFAULT_PAGE,
                 )
                 page, _ = await services.pages.diff(identity, head, wanted)

@@ -64,7 +64,8 @@ class Parked(Waiter):
     def __init__(
         self, request: web.Request, identity: LogIdentity, version: int, question: Question
     ) -> None:
-        super().__init__(identity.log_id, version, question if _is_usual(request) else None)
+        is_usual = question.limit > 0 and _is_usual(request)
+        super().__init__(identity.log_id, version, question if is_usual else None)
         self.request = request
         self.identity = identity
 
@@ -143,7 +144,7 @@ class Waves:
             from_version=parked.version,
             to_version=recent.head.version,
             order=question.order,
-            start=0,
+            start=None,
             limit=question.limit,
         )
         page = await self._pages.page(

@@ -39,6 +39,9 @@ class Stretch(NamedTuple):
     records: list[bytes]
 
 
+Stretches = AsyncGenerator[Stretch, None]
+
+
 class Plan(NamedTuple):
     """What one way through the contents at `version` needs to know, whatever it begins with."""
 
@@ -86,8 +89,11 @@ class Contents:
             if data is None:
                 raise versions.MissingError("a piece of a snapshot")
             directory = Directory(data)
-        removed = [block.removed async for block in self.removals(log_id, since, version)]
-        return Plan(version, snapshot, directory, Gone(removed))
+        gone = Gone()
+        async with aclosing(self.removals(log_id, since, version)) as found:
+            async for block in found:
+                gone.add(block.removed)
+        return Plan(version, snapshot, directory, gone)
 
     async def removals(self, log_id: LogId, low: int, high: int) -> AsyncGenerator[Block, None]:
         """What the versions in (low, high] removed, block by block; from the stream what no
@@ -121,20 +127,21 @@ class Contents:
         return block
 
     async def stretches(
-        self, log_id: LogId, plan: Plan, first: int = 0
-    ) -> AsyncGenerator[Stretch, None]:
-        """The entries at places from `first` on."""
+        self, log_id: LogId, plan: Plan, first: int = 0, *, most: int | None = None
+    ) -> Stretches:
+        """The entries at places from `first` on; nothing is read ahead for who wants `most`."""
         if plan.snapshot is not None and first < first_place(plan.since + 1):
-            async for stretch in self._of_snapshot(log_id, plan, first):
+            async for stretch in self._of_snapshot(log_id, plan, first, most):
                 yield stretch
         begin = max(plan.since + 1, version_of(first))
-        async with aclosing(versions.pages(self._redis, log_id, begin, plan.version)) as found:
+        rest = versions.pages(self._redis, log_id, begin, plan.version, most=most)
+        async with aclosing(rest) as found:
             async for page in found:
                 yield _added(page, plan.gone, first)
 
     async def _of_snapshot(
-        self, log_id: LogId, plan: Plan, first: int
-    ) -> AsyncGenerator[Stretch, None]:
+        self, log_id: LogId, plan: Plan, first: int, most: int | None
+    ) -> Stretches:
         snapshot, directory = plan.snapshot, plan.directory
         assert snapshot is not None
         assert directory is not None
@@ -148,7 +155,7 @@ class Contents:
                     skipped = sum(1 for place in places if place < first)
                     places, records = places[skipped:], records[skipped:]
                 yield Stretch(places, records)
-            begin, count = end, _CHUNKS_AT_ONCE
+            begin, count = end, _CHUNKS_AT_ONCE if most is None else min(2 * count, _CHUNKS_AT_ONCE)
 
     async def chunks(self, log_id: LogId, snapshot: Snapshot, numbers: range) -> list[Chunk]:
         async with store_answer():

@@ -9,8 +9,7 @@ numbers' order they are in order `command`. A change costs eight bytes here, and
 import struct
 import sys
 from array import array
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,6 +26,7 @@ _HEAD = struct.Struct("<IIQ")
 _REMOVED = struct.Struct(">QI")
 _U64 = struct.Struct("<Q")
 _U16 = struct.Struct(">H")
+_LAST_VERSION = (1 << 51) - 1
 _INDEX_MASK = (1 << INDEX_BITS) - 1
 _ADDS, _REMOVES = 1, 2
 _PLACE_BYTES = 48
@@ -35,6 +35,13 @@ _PLACE_BYTES = 48
 def place_of(version: int, index: int) -> int:
     """A number for versions below 2^51: two hundred years of a million commits a second."""
     return version << INDEX_BITS | index
+
+
+def place_behind(version: int, index: int) -> int:
+    """The same for numbers that somebody made up: those beyond all places stay behind them."""
+    if index > _INDEX_MASK:
+        version, index = version + 1, 0
+    return min(version, _LAST_VERSION) << INDEX_BITS | index
 
 
 def first_place(version: int) -> int:
@@ -94,6 +101,11 @@ def steps_of(effects: bytes) -> list[Step]:
     except struct.error:
         raise ProtocolError("effects: cut off") from None
     return steps
+
+
+def removal_of(effects: bytes, command_index: int) -> int:
+    """The place that the command removed an entry from; 0 if it removed none."""
+    return next((s.removed for s in steps_of(effects) if s.command_index == command_index), 0)
 
 
 @dataclass(slots=True)
@@ -171,6 +183,16 @@ class Block:
             [(place, token) for place, token in self.bare if first <= place < end],
         )
 
+    def followed(self, place: int) -> int | None:
+        """Where the key of the entry at `place` has its entry in the end; None if its last one
+        was removed and nothing put in its place."""
+        removed = self.removed
+        while (i := bisect_left(removed, place)) < len(removed) and removed[i] == place:
+            if not self.at[i] & 1:
+                return None
+            place = self.at[i] >> 1
+        return place
+
     def removed_below(self, place: int) -> "array[int]":
         """The places removed that are less than `place`."""
         return self.removed[: bisect_left(self.removed, place)]
@@ -189,19 +211,26 @@ class Gone:
     looked at as objects.
     """
 
-    def __init__(self, removed: Iterable[Sequence[int]]) -> None:
+    def __init__(self) -> None:
         self._stretches: dict[int, array[int]] = {}
+        self._numbers: list[int] = []
         self.count = 0
-        shift = INDEX_BITS + 8
-        stretches = self._stretches
-        for places in removed:
-            self.count += len(places)
-            for place in places:
-                stretch = stretches.get(place >> shift)
-                if stretch is None:
-                    stretch = stretches[place >> shift] = array("Q")
-                stretch.append(place)
-        self._numbers = sorted(stretches)
+
+    def add(self, places: "array[int]") -> None:
+        """Some more, ascending."""
+        stretches, shift = self._stretches, INDEX_BITS + 8
+        self.count += len(places)
+        at, count = 0, len(places)
+        while at < count:
+            number = places[at] >> shift
+            end = bisect_left(places, (number + 1) << shift, at)
+            stretch = stretches.get(number)
+            if stretch is None:
+                stretches[number] = places[at:end]
+                insort(self._numbers, number)
+            else:
+                stretch.extend(places[at:end])
+            at = end
 
     @property
     def size_bytes(self) -> int:

@@ -2,87 +2,51 @@
 
 Every read begins with the head, so what is answered is never older than the last version
 acknowledged before the read began; what lies between two versions never changes and is
-cached. Folds the stream; knows nothing of HTTP or of waiting.
+cached. Knows nothing of HTTP or of waiting.
 """
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from indelible_protocol import limits
 from indelible_protocol.commands import Command, decode_at
-from indelible_protocol.diff import (
-    Change,
-    Effect,
-    Fold,
-    Order,
-    by_key,
-    decode_effects,
-    inverted,
-)
+from indelible_protocol.diff import Effect, Order, decode_effects
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
 from indelible_protocol.records import Header
 from redis.asyncio import Redis
 
 from indelible_server.store import keys
-from indelible_server.store.caching import WeighedCache
 from indelible_server.store.connection import store_answer
 from indelible_server.store.covering import Covering
+from indelible_server.store.entries import (
+    Entries,
+    EntryValue,
+    StoredVersion,
+    next_batch,
+)
 from indelible_server.store.errors import Refusal
 from indelible_server.store.logs import nonexistent, replaced
+from indelible_server.store.lookups import Lookups
 from indelible_server.store.names import Group, Names
+from indelible_server.store.nets import NetPage, Nets, Portion, Position, Span
+from indelible_server.store.places import place_of
+from indelible_server.store.versions import MissingError
 
-_BATCH_BYTES = 8 << 20
-_MAX_BATCH = 1_000
 _FIRST_BATCH = 8
 _SCAN_VERSIONS = 20_000
 _HEADS_AT_ONCE = 500
-_CACHED_CHANGES = 200_000
-_INDEX_PLACE = struct.Struct(">QII")
-_Place = tuple[int, int, int]  # version, command index, offset
+_INDEX_PLACE = struct.Struct(">QI")
 
 
 class Head(NamedTuple):
     version: int
     incarnation: int
     first_version: int
-
-
-class StoredVersion(NamedTuple):
-    """A version as it lies in the stream."""
-
-    version: int
-    time_ms: int
-    header: bytes
-    signature: bytes
-    body: bytes
-    effects: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.header) + len(self.signature) + len(self.body) + len(self.effects)
-
-    def changes(self) -> Iterable[tuple[Command, Effect]]:
-        """Each effect with the command that made it."""
-        for effect in decode_effects(self.effects):
-            yield decode_at(self.body, effect.offset).command, effect
-
-
-class EntryValue(NamedTuple):
-    """An entry with its bytes, as its introducing commit holds them."""
-
-    key: bytes
-    sealed_key: bytes
-    value: bytes
-    version: int
-
-
-class ChangedEntry(NamedTuple):
-    op: Literal["remove", "add"]
-    entry: EntryValue
 
 
 class KeyStep(NamedTuple):
@@ -112,9 +76,9 @@ class Reader:
         self._redis = redis
         self._covering = covering or Covering(redis, 0)
         self._names = Names(redis, self._covering)
-        self._folds: WeighedCache[tuple[LogId, int, int, int], tuple[Change, ...]] = WeighedCache(
-            _CACHED_CHANGES, lambda changes: len(changes) + 1
-        )
+        self._entries = Entries(redis)
+        self._lookups = Lookups(redis)
+        self._nets = Nets(redis)
 
     async def head(self, log_id: LogId) -> Head:
         """
@@ -161,51 +125,65 @@ class Reader:
                 found.append(None if head is None else head.version)
         return found
 
-    async def changes(
-        self, log_id: LogId, head: Head, from_version: int, to_version: int, order: Order
-    ) -> Sequence[Change]:
-        """The net changes between two versions of the log at `head`, in `order`.
+    async def page(
+        self,
+        log_id: LogId,
+        head: Head,
+        from_version: int,
+        to_version: int,
+        order: Order,
+        start: Position | None = None,
+        limit: int = limits.DEFAULT_PAGE,
+    ) -> NetPage:
+        """At most `limit` of the net changes between two versions of the log at `head`.
+
+        Fewer if they pass MAX_PAGE_BYTES. Without `start` from the first on.
 
         Raises:
-            Refusal: NONEXISTENT_VERSION, FORGOTTEN_VERSION.
+            Refusal: NONEXISTENT_VERSION, FORGOTTEN_VERSION, LOG_REPLACED.
         """
-        check_version(from_version, head, "from")
-        check_version(to_version, head, "to")
-        low, high = sorted((from_version, to_version))
-        changes = await self._folds.get(
-            (log_id, head.incarnation, low, high), lambda: self._fold(log_id, low, high)
-        )
-        if from_version > to_version:
-            changes = tuple(inverted(changes))
-        return by_key(changes) if order == "key" else changes
+        span = _span(log_id, head, from_version, to_version, order)
+        async with self._or_replaced(log_id):
+            return await self._nets.page(span, start, limit)
 
-    async def _fold(self, log_id: LogId, low: int, high: int) -> tuple[Change, ...]:
-        fold = Fold()
-        async for stored in self._versions(log_id, low + 1, high):
-            for command, effect in stored.changes():
-                fold.add(stored.version, command.token, effect)
-        return tuple(fold.changes())
+    async def portions(
+        self,
+        log_id: LogId,
+        head: Head,
+        from_version: int,
+        to_version: int,
+        order: Order,
+        start: Position | None = None,
+    ) -> AsyncGenerator[Portion, None]:
+        """All of them as they come, in memory that does not grow with them.
 
-    async def resolve(self, log_id: LogId, changes: Sequence[Change]) -> list[ChangedEntry]:
-        """Looks up keys and values where they were introduced.
-
-        Stops early, at a whole number of changes and at least one, when the values pass
-        MAX_PAGE_BYTES: the caller pages on from there.
+        Raises:
+            Refusal: as `page`.
         """
-        resolved: list[ChangedEntry] = []
-        size, at, batch = 0, 0, _FIRST_BATCH
-        while at < len(changes) and size < limits.MAX_PAGE_BYTES:
-            wanted = changes[at : at + batch]
-            stored = await self._exactly(log_id, {change.version for change in wanted})
-            for change in wanted:
-                entry = _entry(stored[change.version], change.offset)
-                resolved.append(ChangedEntry(change.op, entry))
-                size += len(entry.sealed_key) + len(entry.value)
-                if size >= limits.MAX_PAGE_BYTES:
-                    break
-            at += batch
-            batch = _next_batch(batch, sum(version.size for version in stored.values()))
-        return resolved
+        span = _span(log_id, head, from_version, to_version, order)
+        async with self._or_replaced(log_id), aclosing(self._nets.portions(span, start)) as found:
+            async for portion in found:
+                yield portion
+
+    async def changes_any(
+        self,
+        log_id: LogId,
+        head: Head,
+        from_version: int,
+        to_version: int,
+        tokens: Iterable[bytes],
+    ) -> bool:
+        """Whether the diff changes one of these keys.
+
+        Raises:
+            Refusal: as `page`.
+        """
+        for token in tokens:
+            start = Position(token, False)
+            page = await self.page(log_id, head, from_version, to_version, "key", start, 1)
+            if page.changes and page.changes[0].entry.key == token:
+                return True
+        return False
 
     async def entries(
         self, log_id: LogId, tokens: Sequence[bytes], at: int | None
@@ -222,35 +200,38 @@ class Reader:
             fields, index = await pipe.execute()
         await self._cover(log_id, fields)
         head = _head(fields)
-        places: dict[bytes, _Place] = {
-            token: _INDEX_PLACE.unpack_from(entry)
+        places = {
+            token: place_of(*_INDEX_PLACE.unpack_from(entry))
             for token, entry in zip(tokens, index, strict=True)
             if entry is not None
         }
-        if at is not None and at != head.version:
-            places = await self._places_at(log_id, head, at, places)
-        wanted = [token for token in tokens if token in places]
-        changes = [Change("add", token, *places[token], 0, 0) for token in wanted]
-        found: list[EntryValue] = []
-        while len(found) < len(changes):
-            resolved = await self.resolve(log_id, changes[len(found) :])
-            found.extend(changed.entry for changed in resolved)
+        if at is None or at == head.version:
+            return head, await self._all(log_id, [places[t] for t in tokens if t in places])
+        check_version(at, head, "at")
+        async with self._or_replaced(log_id):
+            places = await self._lookups.places(log_id, tokens, places, at)
+            wanted = [token for token in tokens if token in places]
+            found = await self._all(log_id, [places[token] for token in wanted])
+            if [entry.key for entry in found] != wanted:  # tokens that were made to look alike
+                places = await self._lookups.searched(log_id, tokens, at)
+                found = await self._all(log_id, [places[t] for t in tokens if t in places])
         return head, found
 
-    async def _places_at(
-        self, log_id: LogId, head: Head, at: int, places: dict[bytes, _Place]
-    ) -> dict[bytes, _Place]:
-        """Places at version `at`, by the cheaper of folding up to it or back from the head."""
-        if at <= head.version - at:
-            forward = await self.changes(log_id, head, 0, at, "command")
-            return {change.token: _place(change) for change in forward}
-        places = dict(places)
-        for change in await self.changes(log_id, head, head.version, at, "command"):
-            if change.op == "remove":
-                places.pop(change.token, None)
-            else:
-                places[change.token] = _place(change)
-        return places
+    async def _all(self, log_id: LogId, places: Sequence[int]) -> list[EntryValue]:
+        found: list[EntryValue] = []
+        async with self._or_replaced(log_id):
+            while len(found) < len(places):
+                found += await self._entries.some(log_id, places[len(found) :])
+        return found
+
+    @asynccontextmanager
+    async def _or_replaced(self, log_id: LogId) -> AsyncIterator[None]:
+        """What is missing of a log that was deleted meanwhile is no damage."""
+        try:
+            yield
+        except MissingError:
+            await self.head(log_id)
+            raise
 
     async def history(
         self, log_id: LogId, token: bytes, before: int, limit: int
@@ -262,7 +243,7 @@ class Reader:
         steps: list[KeyStep] = []
         lowest = max(1, before - _SCAN_VERSIONS)
         async for stored in self._versions(log_id, lowest, before - 1, newest_first=True):
-            for command, effect in stored.changes():
+            for command, effect in _changes(stored):
                 if command.token == token:
                     entry = None
                     if effect.adds:
@@ -326,24 +307,14 @@ class Reader:
                 await self._vanished(log_id)
             size = 0
             for row in rows:
-                stored = _stored(row)
+                stored = StoredVersion.read(row)
                 size += stored.size
                 yield stored
             if newest_first:
                 last = stored.version - 1
             else:
                 first = stored.version + 1
-            batch = _next_batch(batch, size)
-
-    async def _exactly(self, log_id: LogId, versions: set[int]) -> dict[int, StoredVersion]:
-        key = keys.of_log(log_id).commits
-        async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
-            for version in versions:
-                pipe.execute_command("XRANGE", key, f"{version}-0", f"{version}-0")
-            rows = await pipe.execute()
-        if not all(rows):
-            await self._vanished(log_id)
-        return {stored.version: stored for (row,) in rows for stored in (_stored(row),)}
+            batch = next_batch(batch, size)
 
     async def _vanished(self, log_id: LogId) -> None:
         """Versions that were promised are not there: the log was deleted in the meantime."""
@@ -382,28 +353,18 @@ def _head(fields: Sequence[Any]) -> Head:
     return Head(int(version), int(incarnation), int(first_version))
 
 
-def _stored(row: tuple[bytes, dict[bytes, bytes]]) -> StoredVersion:
-    stream_id, fields = row
-    return StoredVersion(
-        int(stream_id.partition(b"-")[0]),
-        int(fields[b"t"]),
-        fields[b"h"],
-        fields[b"s"],
-        fields[b"b"],
-        fields[b"e"],
-    )
+def _span(log_id: LogId, head: Head, from_version: int, to_version: int, order: Order) -> Span:
+    """
+    Raises:
+        Refusal: NONEXISTENT_VERSION, FORGOTTEN_VERSION.
+    """
+    check_version(from_version, head, "from")
+    check_version(to_version, head, "to")
+    low, high = sorted((from_version, to_version))
+    return Span(log_id, head.incarnation, low, high, from_version > to_version, order)
 
 
-def _place(change: Change) -> _Place:
-    return change.version, change.command_index, change.offset
-
-
-def _entry(stored: StoredVersion, offset: int) -> EntryValue:
-    command = decode_at(stored.body, offset).command
-    return EntryValue(command.token, command.key_ct, command.value, stored.version)
-
-
-def _next_batch(batch: int, size: int) -> int:
-    """Doubles while small, and keeps one batch near the byte bound."""
-    fits = _BATCH_BYTES * batch // max(size, 1)
-    return max(1, min(batch * 2, fits, _MAX_BATCH))
+def _changes(stored: StoredVersion) -> Iterable[tuple[Command, Effect]]:
+    """Each effect with the command that made it."""
+    for effect in decode_effects(stored.effects):
+        yield decode_at(stored.body, effect.offset).command, effect

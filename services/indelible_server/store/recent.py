@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
 from indelible_server.store.covering import Covering
-from indelible_server.store.reading import ChangedEntry, EntryValue, Head
+from indelible_server.store.entries import ChangedEntry, EntryValue
+from indelible_server.store.reading import Head
 
 MAX_VERSIONS = 16
 MAX_BYTES = 64 << 10

@@ -28,6 +28,8 @@ _HASH_BYTES = 8
 _encode_entry = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(messages.Entry).decode
 _ENTRY_HEAD = b"\x84"  # a map of four
+_ADDS = b"\x85\xa2op\xa3add"  # a map of five, the first of them the op
+_REMOVES = b"\x85\xa2op\xa6remove"
 _TOKEN_AT = 4  # behind "key" as msgpack has it
 
 
@@ -75,6 +77,11 @@ def record(token: bytes, sealed_key: bytes, value: bytes, version: int) -> bytes
 def entry_of(packed_record: bytes) -> messages.Entry:
     entry: messages.Entry = _decode_entry(_ENTRY_HEAD + packed_record)
     return entry
+
+
+def changed_entry(packed_record: bytes, *, adds: bool) -> bytes:
+    """A change of a diff, as msgpack has it."""
+    return (_ADDS if adds else _REMOVES) + packed_record
 
 
 def token_of(packed_record: bytes) -> bytes:

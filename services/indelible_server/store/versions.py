@@ -6,7 +6,6 @@ here it costs a million times. Knows nothing of what is looked for in them.
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from indelible_protocol.errors import ErrorCode
@@ -14,7 +13,7 @@ from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
 from indelible_server.store import keys
-from indelible_server.store.connection import end_tasks, store_answer
+from indelible_server.store.connection import store_answer
 from indelible_server.store.errors import Refusal
 
 PAGE_BYTES = 1 << 20
@@ -59,37 +58,49 @@ class Page(NamedTuple):
         ]
 
 
-async def pages(redis: Redis, log_id: LogId, first: int, last: int) -> AsyncGenerator[Page, None]:
+async def pages(
+    redis: Redis, log_id: LogId, first: int, last: int, *, most: int | None = None
+) -> AsyncGenerator[Page, None]:
     """Versions first to last in pages of about a MiB; the first page is a small one.
+
+    Who will hardly need more than `most` versions says so, and nothing is read ahead.
 
     Raises:
         Refusal: the store failed.
         MissingError: versions are not there.
     """
-    reading: asyncio.Task[Page] | None = None
-    size = min(_FIRST_PAGE_VERSIONS, last - first + 1)
+    size = _FIRST_PAGE_VERSIONS if most is None else max(1, min(most, 2 * _FIRST_PAGE_VERSIONS))
+    ahead: asyncio.Task[Page] | None = None
     try:
-        if first <= last:
-            reading = asyncio.create_task(_read(redis, log_id, first, last, size))
-        while reading is not None:
-            page = await reading
-            reading = None
-            if page.last < last:
-                size = _next_size(page)
-                reading = asyncio.create_task(_read(redis, log_id, page.last + 1, last, size))
+        while first <= last:
+            if ahead is None:
+                page = await _read(redis, log_id, first, last, size)
+            else:
+                page = await asyncio.shield(ahead)
+                ahead = None
+            first = page.last + 1
+            size = _next_size(page) if most is None else min(2 * size, _next_size(page))
+            if most is None and first <= last:
+                ahead = asyncio.create_task(_read(redis, log_id, first, last, size))
             yield page
     finally:
-        if reading is not None:
-            await end_tasks(reading)
+        if ahead is not None:
+            _leave(ahead)
 
 
-async def changed(
-    redis: Redis, log_id: LogId, first: int, last: int
-) -> AsyncGenerator[Changed, None]:
-    async with aclosing(pages(redis, log_id, first, last)) as found:
-        async for page in found:
-            for one in page.changed():
-                yield one
+# Whoever stops reading does not cut a connection in the middle of an answer.
+_left: "set[asyncio.Task[Page]]" = set()
+
+
+def _leave(task: "asyncio.Task[Page]") -> None:
+    _left.add(task)
+
+    def ended(task: "asyncio.Task[Page]") -> None:
+        _left.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody is there to hear of it
+
+    task.add_done_callback(ended)
 
 
 async def _read(redis: Redis, log_id: LogId, first: int, last: int, count: int) -> Page:

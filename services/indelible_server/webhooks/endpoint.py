@@ -267,8 +267,8 @@ class Endpoint:
             if 0 < low < head.first_version:
                 diff = None  # forgotten in part: it is told without looking
             else:
-                changes = await self.tools.reader.changes(log_id, head, low, high, "command")
-                if webhook.tokens and not any(c.token in webhook.tokens for c in changes):
+                reader, tokens = self.tools.reader, webhook.tokens
+                if tokens and not await reader.changes_any(log_id, head, low, high, tokens):
                     return None
                 diff = await self._diff(log_id, head, low, high)
         if webhook.payload == "thin":
@@ -288,11 +288,10 @@ class Endpoint:
     async def _diff(self, log_id: LogId, head: Head, low: int, high: int) -> object:
         if self.webhook.payload != "diff":
             return events.NO_DIFF
-        changes = await self.tools.reader.changes(log_id, head, low, high, "command")
-        if len(changes) > MAX_DIFF_CHANGES:
-            return None
-        resolved = await self.tools.reader.resolve(log_id, changes)
-        return None if len(resolved) < len(changes) else events.diff_of(low, high, resolved)
+        page = await self.tools.reader.page(
+            log_id, head, low, high, "command", limit=MAX_DIFF_CHANGES
+        )
+        return None if page.rest else events.diff_of(low, high, page.changes)
 
     async def _deletion(self, log_id: LogId) -> Delivery:
         now = self.tools.now_ms()

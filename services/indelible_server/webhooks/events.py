@@ -7,7 +7,7 @@ import msgspec
 from indelible_protocol import limits, messages, webhooks
 from indelible_protocol.ids import LogId, to_base64url
 
-from indelible_server.store.reading import ChangedEntry
+from indelible_server.store.entries import ChangedEntry
 from indelible_server.store.webhook_records import event_body
 
 NO_DIFF = object()

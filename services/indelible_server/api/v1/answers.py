@@ -5,15 +5,15 @@ Diffs are indented by four spaces, in the original's order of keys; errors stand
 
 import json
 from base64 import b64encode
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from indelible_protocol.diff import Change, Order
 from indelible_protocol.errors import ErrorCode
 
 from indelible_server.api.v1.body import Pagination
-from indelible_server.store.reading import ChangedEntry
+from indelible_server.store.entries import ChangedEntry
+from indelible_server.store.nets import Position
+from indelible_server.store.places import index_of, place_behind, version_of
 
 _ORIGINAL_CODES = {
     ErrorCode.FORGOTTEN_VERSION: ErrorCode.NONEXISTENT_VERSION,
@@ -21,16 +21,15 @@ _ORIGINAL_CODES = {
 }
 
 
-def page_start(changes: Sequence[Change], options: Pagination) -> int:
-    """Index of the first change at or behind the place that the options name."""
+def page_start(options: Pagination) -> Position | None:
+    """Where the page begins that the options ask for; None: with the first change."""
     skips = options.skips_remove
     if options.skip_to_key is not None:
-        key = bytes(options.skip_to_key), skips
-        return bisect_left(changes, key, key=lambda change: (change.token, _adds(change)))
+        return Position(bytes(options.skip_to_key), skips)
     if options.skip_to_version is not None:
-        command = (int(options.skip_to_version), int(options.skip_to_command)), skips
-        return bisect_left(changes, command, key=lambda change: (_command(change), _adds(change)))
-    return 0
+        place = place_behind(int(options.skip_to_version), int(options.skip_to_command))
+        return Position(place, skips)
+    return None
 
 
 def encode_diff(
@@ -55,17 +54,15 @@ def encode_diff(
     return json.dumps(answer, indent=4).encode()
 
 
-def next_page_options(following: Sequence[Change], order: Order) -> dict[str, Any] | None:
-    """Options of the page that begins with the first of `following`; None if there is none."""
-    if not following:
+def next_page_options(rest: Position | None) -> dict[str, Any] | None:
+    """Options of the page that begins at `rest`; None if there is none."""
+    if rest is None:
         return None
-    first = following[0]
-    version, command = _command(first) if order == "command" else (None, None)
     return {
-        "skipToKey": b64encode(first.token).decode() if order == "key" else None,
-        "removeAlreadySeen": _adds(first),
-        "skipToVersion": version,
-        "skipToCommand": command,
+        "skipToKey": b64encode(rest.at).decode() if isinstance(rest.at, bytes) else None,
+        "removeAlreadySeen": rest.adds,
+        "skipToVersion": version_of(rest.at) if isinstance(rest.at, int) else None,
+        "skipToCommand": index_of(rest.at) if isinstance(rest.at, int) else None,
     }
 
 
@@ -74,11 +71,3 @@ def encode_error(code: ErrorCode, message: str, details: Mapping[str, Any]) -> t
     code = _ORIGINAL_CODES.get(code, code)
     error = {"code": code.name, "codeNumber": code.number, "message": message, "details": details}
     return code.http_status, json.dumps(error).encode()
-
-
-def _adds(change: Change) -> bool:
-    return change.op == "add"
-
-
-def _command(change: Change) -> tuple[int, int]:
-    return change.last_version, change.last_index

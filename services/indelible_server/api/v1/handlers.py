@@ -59,11 +59,9 @@ async def diff(request: web.Request) -> bytes:
             head = await services.reader.head(log.log_id)
     to_version = head.version if asked.to_version is None else asked.to_version
     span = asked.from_version, to_version
-    changes = await services.reader.changes(log.log_id, head, *span, asked.order)
-    start = answers.page_start(changes, asked.pagination_options)
-    page = await services.reader.resolve(log.log_id, changes[start : start + asked.limit])
-    following = changes[start + len(page) :][:1]
-    return answers.encode_diff(*span, page, answers.next_page_options(following, asked.order))
+    start = answers.page_start(asked.pagination_options)
+    page = await services.reader.page(log.log_id, head, *span, asked.order, start, asked.limit)
+    return answers.encode_diff(*span, page.changes, answers.next_page_options(page.rest))
 
 
 async def _scope(request: web.Request, asked: body.Request) -> Scope:

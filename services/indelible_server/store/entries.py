@@ -1,0 +1,133 @@
+"""Entries with their bytes, looked up where they were introduced.
+
+Owns how a version lies in the stream, and how an entry is found by its place. Knows nothing of
+which entries are asked for.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from indelible_protocol import limits
+from indelible_protocol.commands import decode_at
+from indelible_protocol.ids import LogId
+from redis.asyncio import Redis
+
+from indelible_server.store import keys
+from indelible_server.store.connection import store_answer
+from indelible_server.store.places import index_of, version_of
+from indelible_server.store.versions import MissingError
+
+_BATCH_BYTES = 8 << 20
+_MAX_BATCH = 1_000
+_FIRST_BATCH = 64
+_COUNT = struct.Struct(">I")
+
+
+class StoredVersion(NamedTuple):
+    """A version as it lies in the stream."""
+
+    version: int
+    time_ms: int
+    header: bytes
+    signature: bytes
+    body: bytes
+    effects: bytes
+
+    @classmethod
+    def read(cls, row: Sequence[Any]) -> "StoredVersion":
+        stream_id, fields = row
+        if not isinstance(fields, dict):
+            fields = dict(zip(fields[::2], fields[1::2], strict=True))
+        return cls(
+            int(stream_id.partition(b"-")[0]),
+            int(fields[b"t"]),
+            fields[b"h"],
+            fields[b"s"],
+            fields[b"b"],
+            fields[b"e"],
+        )
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + len(self.signature) + len(self.body) + len(self.effects)
+
+
+class EntryValue(NamedTuple):
+    """An entry with its bytes, as its introducing commit holds them."""
+
+    key: bytes
+    sealed_key: bytes
+    value: bytes
+    version: int
+
+
+class ChangedEntry(NamedTuple):
+    op: Literal["remove", "add"]
+    entry: EntryValue
+
+
+class Entries:
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def some(self, log_id: LogId, places: Sequence[int]) -> list[EntryValue]:
+        """The entries at `places`, in that order, as far as they fit.
+
+        Stops at a whole number of entries, and at least one, when they pass MAX_PAGE_BYTES: the
+        caller goes on from there.
+
+        Raises:
+            MissingError: a version is not there.
+        """
+        found: list[EntryValue] = []
+        size, at, batch = 0, 0, _FIRST_BATCH
+        while at < len(places) and size < limits.MAX_PAGE_BYTES:
+            wanted = places[at : at + batch]
+            stored = await self._exactly(log_id, sorted({version_of(place) for place in wanted}))
+            for place in wanted:
+                entry = entry_at(stored[version_of(place)], index_of(place))
+                found.append(entry)
+                size += len(entry.sealed_key) + len(entry.value)
+                if size >= limits.MAX_PAGE_BYTES:
+                    break
+            at += batch
+            batch = next_batch(batch, sum(version.size for version in stored.values()))
+        return found
+
+    async def versions(self, log_id: LogId, versions: Sequence[int]) -> dict[int, StoredVersion]:
+        """
+        Raises:
+            MissingError: one is not there.
+        """
+        return await self._exactly(log_id, versions)
+
+    async def _exactly(self, log_id: LogId, versions: Sequence[int]) -> dict[int, StoredVersion]:
+        key = keys.of_log(log_id).commits
+        async with store_answer():
+            if len(versions) == 1:
+                stream_id = f"{versions[0]}-0"
+                rows = [await self._redis.execute_command("XRANGE", key, stream_id, stream_id)]
+            else:
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for version in versions:
+                        pipe.execute_command("XRANGE", key, f"{version}-0", f"{version}-0")
+                    rows = await pipe.execute()
+        if not all(rows):
+            raise MissingError("versions below its head")
+        return {stored.version: stored for (row,) in rows for stored in (StoredVersion.read(row),)}
+
+
+def entry_at(stored: StoredVersion, command_index: int) -> EntryValue:
+    """What a command of the version added; its offset stands among the effects."""
+    effects = stored.effects
+    (count,) = _COUNT.unpack_from(effects)
+    (offset,) = _COUNT.unpack_from(effects, 4 + count + 4 * command_index)
+    command = decode_at(stored.body, offset).command
+    return EntryValue(command.token, command.key_ct, command.value, stored.version)
+
+
+def next_batch(batch: int, size: int) -> int:
+    """Doubles while small, and keeps one batch near the byte bound."""
+    fits = _BATCH_BYTES * batch // max(size, 1)
+    return max(1, min(batch * 2, fits, _MAX_BATCH))

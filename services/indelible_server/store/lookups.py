@@ -1,0 +1,171 @@
+"""Where a key's entry was at a version: by the snapshots around it, and by going back.
+
+Each command names the place of the entry that it replaced, so from a later entry of a key the
+earlier ones are found one by one; a snapshot's index of tokens is where to begin. What no step
+decides is read from what lies between a snapshot and the version: removals, then the stream.
+Knows nothing of values.
+"""
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
+
+from indelible_protocol.ids import LogId
+from redis.asyncio import Redis
+
+from indelible_server.store import keys, versions
+from indelible_server.store.connection import store_answer
+from indelible_server.store.contents import Contents
+from indelible_server.store.entries import Entries, StoredVersion
+from indelible_server.store.places import (
+    INDEX_BITS,
+    index_of,
+    removal_of,
+    steps_of,
+    token_at,
+    version_of,
+)
+from indelible_server.store.snapshots import Snapshot, places_in
+
+STEPS_BACK = 6
+_MANY_TOKENS = 8
+_COUNT = struct.Struct(">I")
+
+
+class Lookups:
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._contents = Contents(redis)
+        self._entries = Entries(redis)
+
+    async def places(
+        self, log_id: LogId, tokens: Iterable[bytes], now: Mapping[bytes, int], version: int
+    ) -> dict[bytes, int]:
+        """Places at `version` of those tokens that have an entry there; `now` is the head index's.
+
+        Raises:
+            MissingError: versions are not there.
+        """
+        found = {t: place for t, place in now.items() if version_of(place) <= version}
+        sought = [token for token in tokens if token not in found]
+        if not sought:
+            return found
+        later = {t: now[t] for t in sought if t in now}
+        after, before = await self._around(log_id, version)
+        if after is not None:
+            later = await self._indexed(log_id, after, sought)
+        steps = 0
+        while later and steps < STEPS_BACK:
+            found |= {t: place for t, place in later.items() if version_of(place) <= version}
+            later = await self._replaced(
+                log_id, {t: place for t, place in later.items() if t not in found}
+            )
+            steps += 1
+        sought = [token for token in sought if token not in found]
+        return found | await self._forward(log_id, before, sought, version)
+
+    async def searched(
+        self, log_id: LogId, tokens: Sequence[bytes], version: int
+    ) -> dict[bytes, int]:
+        """The same from the stream alone, whatever an index says."""
+        return await self._streamed(log_id, 0, dict.fromkeys(tokens), version)
+
+    async def _around(self, log_id: LogId, version: int) -> tuple[Snapshot | None, Snapshot | None]:
+        """The first snapshot at or above `version`, and the last one at or below it."""
+        key = keys.materialized(log_id).snapshots
+        async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("ZRANGEBYSCORE", key, version, "+inf", "LIMIT", 0, 1)
+            pipe.execute_command("ZREVRANGEBYSCORE", key, version, "-inf", "LIMIT", 0, 1)
+            after, before = await pipe.execute()
+        decode = Snapshot.decode
+        return decode(after[0]) if after else None, decode(before[0]) if before else None
+
+    async def _indexed(
+        self, log_id: LogId, snapshot: Snapshot, tokens: Sequence[bytes]
+    ) -> dict[bytes, int]:
+        if not snapshot.buckets or not tokens:
+            return {}
+        async with store_answer():
+            buckets = await self._redis.execute_command(
+                "HMGET",
+                keys.materialized(log_id).chunks,
+                *(snapshot.bucket_field(token) for token in tokens),
+            )
+        if None in buckets:
+            raise versions.MissingError("a piece of a snapshot")
+        candidates = {
+            token: places_in(bucket, token) for token, bucket in zip(tokens, buckets, strict=True)
+        }
+        alone = {token: places[0] for token, places in candidates.items() if len(places) == 1}
+        for token, places in candidates.items():
+            if len(places) > 1:  # of tokens that were made to look alike
+                for place in places:
+                    (entry,) = await self._entries.some(log_id, [place])
+                    if entry.key == token:
+                        alone[token] = place
+        return alone
+
+    async def _replaced(self, log_id: LogId, places: Mapping[bytes, int]) -> dict[bytes, int]:
+        """What the entries at `places` replaced, of those that replaced any."""
+        if not places:
+            return {}
+        rows = await self._entries.versions(
+            log_id, sorted({version_of(place) for place in places.values()})
+        )
+        replaced = {}
+        for token, place in places.items():
+            row = rows[version_of(place)]
+            if _token_of(row, index_of(place)) == token:
+                before = removal_of(row.effects, index_of(place))
+                if before:
+                    replaced[token] = before
+        return replaced
+
+    async def _forward(
+        self, log_id: LogId, before: Snapshot | None, tokens: Sequence[bytes], version: int
+    ) -> dict[bytes, int]:
+        """From the snapshot below: what it holds, or what took its place up to `version`."""
+        since = before.version if before else 0
+        places: dict[bytes, int] = await self._indexed(log_id, before, tokens) if before else {}
+        doubtful: dict[bytes, int | None] = {t: None for t in tokens if t not in places}
+        async with aclosing(self._contents.removals(log_id, since, version)) as blocks:
+            async for block in blocks:
+                if not places:
+                    break
+                for token, place in list(places.items()):
+                    last = block.followed(place)
+                    if last is None:  # ended; it may have been set again
+                        doubtful[token] = None
+                        del places[token]
+                    else:
+                        places[token] = last
+        return places | await self._streamed(log_id, since, doubtful, version)
+
+    async def _streamed(
+        self, log_id: LogId, since: int, tokens: Mapping[bytes, int | None], version: int
+    ) -> dict[bytes, int]:
+        """The last that the versions in (since, version] did to keys that held nothing before."""
+        if not tokens:
+            return {}
+        few = list(tokens) if len(tokens) <= _MANY_TOKENS else []
+        places: dict[bytes, int] = {}
+        async with aclosing(versions.pages(self._redis, log_id, since + 1, version)) as found:
+            async for page in found:
+                for at, body, effects in page.changed():
+                    if few and not any(token in body for token in few):
+                        continue
+                    for index, offset, adds, _ in steps_of(effects):
+                        token = token_at(body, offset)
+                        if token not in tokens:
+                            continue
+                        if adds:
+                            places[token] = at << INDEX_BITS | index
+                        else:
+                            places.pop(token, None)
+        return places
+
+
+def _token_of(stored: StoredVersion, command_index: int) -> bytes:
+    (count,) = _COUNT.unpack_from(stored.effects)
+    (offset,) = _COUNT.unpack_from(stored.effects, 4 + count + 4 * command_index)
+    return token_at(stored.body, offset)

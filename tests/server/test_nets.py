@@ -1,0 +1,146 @@
+"""Diffs and single keys at any version are the reference's, whichever way they are found."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from indelible_protocol.diff import Change, Order, by_key, inverted
+from indelible_protocol.ids import LogId
+from indelible_server.store import nets, snapshots, spooling
+from indelible_server.store.connection import connect
+from indelible_server.store.materializing import Materializing
+from indelible_server.store.reading import Head, Reader
+from indelible_server.store.snapshots import entry_of
+from redis.asyncio import Redis
+
+from tests.support.engines import Engine
+from tests.support.grown_logs import GrownLog, grow, new_log
+
+VERSIONS = 600
+KEYS = 20
+Told = tuple[str, bytes, bytes, int]
+
+
+@pytest.fixture
+async def redis(engine: Engine) -> AsyncIterator[Redis]:
+    clients = connect(engine.url, connections=8, timeout_seconds=10.0)
+    yield clients.commands
+    await clients.close()
+
+
+@pytest.fixture
+async def log(redis: Redis) -> GrownLog:
+    log = await new_log(redis)
+    await grow(redis, log, random.Random(1), versions=VERSIONS, keys=KEYS, deletes=0.4)
+    return log
+
+
+def expected(log: GrownLog, low: int, high: int, order: Order) -> list[Told]:
+    changes: list[Change] = log.net(*sorted((low, high)))
+    if low > high:
+        changes = inverted(changes)
+    if order == "key":
+        changes = by_key(changes)
+    told: list[Told] = []
+    for change in changes:
+        [command] = [
+            command
+            for command, effect in log.effects[change.version]
+            if effect.command_index == change.command_index
+        ]
+        told.append((change.op, change.token, command.value, change.version))
+    return told
+
+
+async def paged(
+    reader: Reader, log_id: LogId, head: Head, low: int, high: int, order: Order, limit: int
+) -> list[Told]:
+    found: list[Told] = []
+    start = None
+    while True:
+        page = await reader.page(log_id, head, low, high, order, start, limit)
+        assert len(page.changes) == limit or page.rest is None
+        found += [
+            (one.op, one.entry.key, one.entry.value, one.entry.version) for one in page.changes
+        ]
+        start = page.rest
+        if start is None:
+            return found
+
+
+async def streamed(
+    reader: Reader, log_id: LogId, head: Head, low: int, high: int, order: Order
+) -> list[Told]:
+    found: list[Told] = []
+    async for changes, rest in reader.portions(log_id, head, low, high, order):
+        assert changes or rest is None
+        for change in changes:
+            _, op, packed = change.partition(b"add" if change[5:].startswith(b"add") else b"remove")
+            entry = entry_of(packed)
+            found.append((op.decode(), entry.key, entry.value, entry.version))
+    return found
+
+
+Ways = Callable[[pytest.MonkeyPatch], None]
+
+
+def as_they_are(patch: pytest.MonkeyPatch) -> None:
+    pass
+
+
+def by_places(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(nets, "FOLDED_VERSIONS", 0)
+
+
+def by_a_file(patch: pytest.MonkeyPatch) -> None:
+    by_places(patch)
+    patch.setattr(spooling.Gathering.__init__, "__defaults__", (10,))
+    patch.setattr(spooling, "_SOME", 3)
+
+
+@pytest.mark.parametrize("ways", [as_they_are, by_places, by_a_file])
+@pytest.mark.parametrize("materialized", [0, 300, VERSIONS])
+async def test_every_diff_is_the_reference_s(
+    redis: Redis, log: GrownLog, monkeypatch: pytest.MonkeyPatch, ways: Ways, materialized: int
+) -> None:
+    ways(monkeypatch)
+    log_id = log.identity.log_id
+    await Materializing(redis).advance(log_id, materialized)
+    reader = Reader(redis)
+    head = await reader.head(log_id)
+    rng = random.Random(2)
+    pairs = [(rng.randint(0, VERSIONS), rng.randint(0, VERSIONS)) for _ in range(4)]
+    pairs += [(0, VERSIONS), (VERSIONS, 0), (0, 0), (VERSIONS - 1, VERSIONS)]
+    orders: list[Order] = ["command", "key"]
+    for low, high in pairs:
+        for order in orders:
+            wanted = expected(log, low, high, order)
+            for limit in (rng.randint(3, 9), 1_000):
+                assert await paged(reader, log_id, head, low, high, order, limit) == wanted
+            assert await streamed(reader, log_id, head, low, high, order) == wanted
+
+
+@pytest.mark.parametrize("materialized", [0, 300, VERSIONS])
+async def test_every_key_at_every_version_is_the_reference_s(
+    redis: Redis, log: GrownLog, materialized: int
+) -> None:
+    log_id = log.identity.log_id
+    await Materializing(redis).advance(log_id, materialized)
+    reader = Reader(redis)
+    rng = random.Random(3)
+    tokens = [b"key %d" % number for number in range(KEYS + 1)]
+    for _ in range(15):
+        version = rng.randint(0, VERSIONS)
+        live = {one.token: (one.value, one.version) for one in log.contents(version)}
+        for some in ([rng.choice(tokens)], tokens):
+            _, found = await reader.entries(log_id, some, version)
+            assert [(one.key, (one.value, one.version)) for one in found] == [
+                (token, live[token]) for token in some if token in live
+            ]
+
+
+async def test_hashes_that_are_equal_are_told_apart(
+    redis: Redis, log: GrownLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_hash", lambda token: b"constant")
+    await test_every_key_at_every_version_is_the_reference_s(redis, log, VERSIONS)
