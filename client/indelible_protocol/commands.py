@@ -16,7 +16,6 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from indelible_protocol import limits
-from indelible_protocol.encoding import vec2, vec4
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.ids import EntryHash, ValueId
 
@@ -82,12 +81,13 @@ class Command(NamedTuple):
 
 
 def encode(command: Command) -> bytes:
-    return (
-        _HEAD.pack(command.op, len(command.token))
-        + command.token
-        + vec2(command.key_ct)
-        + vec4(command.value)
-        + vec2(b"".join(command.alts))
+    op, token, key_ct, value, alts = command
+    joined = b"".join(alts)
+    return b"".join(
+        (
+            *(_HEAD.pack(op, len(token)), token, _U16.pack(len(key_ct)), key_ct),
+            *(_U32.pack(len(value)), value, _U16.pack(len(joined)), joined),
+        )
     )
 
 
@@ -250,4 +250,5 @@ def value_id(kind: LogKind, command: Command) -> ValueId:
 
 def entry_hash(command: Command) -> EntryHash:
     """SHA-256(vec2(key_ct) ‖ value): what the state digest and effects name an entry by."""
-    return EntryHash(sha256(vec2(command.key_ct) + command.value).digest())
+    key_ct = command.key_ct
+    return EntryHash(sha256(_U16.pack(len(key_ct)) + key_ct + command.value).digest())

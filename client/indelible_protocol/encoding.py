@@ -42,9 +42,9 @@ class Reader:
 
     __slots__ = ("_data", "_position", "_what")
 
-    def __init__(self, data: bytes, what: str) -> None:
+    def __init__(self, data: bytes, what: str, *, position: int = 0) -> None:
         self._data = data
-        self._position = 0
+        self._position = position
         self._what = what
 
     @property

@@ -25,9 +25,10 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
     """
     if not leaves:
         return EMPTY_ROOT
-    level = [leaf_hash(leaf) for leaf in leaves]
+    level = [sha256(b"\x00" + leaf).digest() for leaf in leaves]
     while len(level) > 1:
-        paired = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        pairs = zip(level[::2], level[1::2], strict=False)  # an odd last node is left over
+        paired = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
         if len(level) % 2:
             paired.append(level[-1])
         level = paired

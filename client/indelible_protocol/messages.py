@@ -7,7 +7,7 @@ as they are.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
@@ -437,8 +437,7 @@ M = TypeVar("M", bound=Message)
 def encode(message: Message, form: Form) -> bytes:
     if form is Form.JSON:
         return msgspec.json.encode(message)
-    packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)))
-    return packed
+    return msgspec.msgpack.encode(message)
 
 
 def decode(data: bytes, kind: type[M], form: Form) -> M:
@@ -471,7 +470,14 @@ def _decoder(kind: type[M], form: Form) -> Any:
 
 
 def _check_msgpack(data: bytes) -> None:
-    msgpack.unpackb(
+    # Read without a look at each key, a key that stands twice is lost, and the rest is shorter
+    # when it is written again. So is what was not written as short as can be: that is looked at.
+    if len(msgspec.msgpack.encode(_unpacked(data, None))) != len(data):
+        _unpacked(data, _unique)
+
+
+def _unpacked(data: bytes, pairs_hook: Callable[[list[tuple[str, object]]], None] | None) -> object:
+    return msgpack.unpackb(
         data,
         raw=False,
         strict_map_key=True,
@@ -480,7 +486,7 @@ def _check_msgpack(data: bytes) -> None:
         max_str_len=limits.MAX_NAME_BYTES * 2,
         max_bin_len=limits.MAX_COMMIT_BYTES + limits.MAX_COMMANDS * 16,
         max_ext_len=0,
-        object_pairs_hook=_unique,
+        object_pairs_hook=pairs_hook,
     )
 
 

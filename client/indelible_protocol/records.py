@@ -5,6 +5,7 @@ nothing is ever encoded again to be checked. Knows nothing of keys; signatures a
 in `signing`.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -18,6 +19,10 @@ from indelible_protocol.errors import ProtocolError
 from indelible_protocol.ids import NO_CHAIN, NO_WRITER, ChainId, CommitHash, LogId, PublicKey
 
 SUITE = 0x0001
+_MAGIC = b"indlcmt1"
+# A header but for its memo: magic, suite, kind, log id, writer, chain, seq, generation, epoch,
+# ctl_seq, expected version, seen size, root, state and level, time; of the body count, root, size.
+_FIXED = struct.Struct(">8sHB32s32s16sQIIQQQ32s32sBQI32sQ")
 _ZERO32 = bytes(32)
 _E = TypeVar("_E", bound=IntEnum)
 
@@ -57,31 +62,27 @@ class Header:
     memo_ct: bytes = b""
 
     def encode(self) -> bytes:
-        expected = limits.NO_VERSION if self.expect_version is None else self.expect_version
-        return b"".join(
-            (
-                b"indlcmt1",
-                u16(SUITE),
-                u8(self.kind),
-                self.log_id,
-                self.writer,
-                self.chain,
-                u64(self.seq),
-                u32(self.generation),
-                u32(self.epoch),
-                u64(self.ctl_seq),
-                u64(expected),
-                u64(self.seen_size),
-                self.seen_root,
-                self.seen_state,
-                u8(self.seen_level),
-                u64(self.client_time_ms),
-                u32(self.command_count),
-                self.body_root,
-                u64(self.body_bytes),
-                vec2(self.memo_ct),
-            )
-        )
+        return _FIXED.pack(
+            _MAGIC,
+            SUITE,
+            self.kind,
+            self.log_id,
+            self.writer,
+            self.chain,
+            self.seq,
+            self.generation,
+            self.epoch,
+            self.ctl_seq,
+            limits.NO_VERSION if self.expect_version is None else self.expect_version,
+            self.seen_size,
+            self.seen_root,
+            self.seen_state,
+            self.seen_level,
+            self.client_time_ms,
+            self.command_count,
+            self.body_root,
+            self.body_bytes,
+        ) + vec2(self.memo_ct)
 
     @classmethod
     def decode(cls, data: bytes) -> "Header":
@@ -90,48 +91,62 @@ class Header:
             ProtocolError: another suite, an unknown kind or level, numbers beyond 2^53−1
                 where versions stand, root or state set at level 0.
         """
-        reader = Reader(data, "commit header")
-        reader.constant(b"indlcmt1", "magic")
-        reader.constant(u16(SUITE), "suite")
-        kind = _member(CommitKind, reader.u8(), "commit header: kind")
-        log_id = LogId(reader.take(32))
-        writer = PublicKey(reader.take(32))
-        chain = ChainId(reader.take(16))
-        seq = _counter(reader.u64(), "seq")
-        generation, epoch = reader.u32(), reader.u32()
-        ctl_seq = _counter(reader.u64(), "ctl_seq")
-        expected = reader.u64()
-        seen_size = _counter(reader.u64(), "seen_size")
-        seen_root, seen_state = reader.take(32), reader.take(32)
-        seen_level = reader.u8()
-        if seen_level > 2:
-            raise ProtocolError(f"commit header: seen_level is {seen_level}, 0 to 2 expected")
-        if seen_level == 0 and (seen_root != _ZERO32 or seen_state != _ZERO32):
+        if len(data) < _FIXED.size:
+            raise ProtocolError(
+                f"commit header: {len(data)} bytes, {_FIXED.size} and a memo expected"
+            )
+        magic, suite, kind, *signed, time_ms, count, body_root, size = _FIXED.unpack_from(data)
+        log_id, writer, chain, seq, generation, epoch, ctl_seq, expected, *seen = signed
+        seen_size, root, state, level = seen
+        if magic != _MAGIC or suite != SUITE:
+            raise ProtocolError(f"commit header: it begins with 0x{data[:10].hex()}")
+        if level > 2:
+            raise ProtocolError(f"commit header: seen_level is {level}, 0 to 2 expected")
+        if level == 0 and (root != _ZERO32 or state != _ZERO32):
             raise ProtocolError("commit header: root and state are zero at seen_level 0")
-        header = cls(
-            kind=kind,
-            log_id=log_id,
-            writer=writer,
-            chain=chain,
-            seq=seq,
+        reader = Reader(data, "commit header", position=_FIXED.size)
+        memo_ct = reader.vec2(limits.MAX_MEMO_BYTES, "memo_ct")
+        reader.end()
+        return cls(
+            kind=_member(CommitKind, kind, "commit header: kind"),
+            log_id=LogId(log_id),
+            writer=PublicKey(writer),
+            chain=ChainId(chain),
+            seq=_counter(seq, "seq"),
             generation=generation,
             epoch=epoch,
-            ctl_seq=ctl_seq,
+            ctl_seq=_counter(ctl_seq, "ctl_seq"),
             expect_version=(
                 None if expected == limits.NO_VERSION else _counter(expected, "expect_version")
             ),
-            seen_size=seen_size,
-            seen_root=seen_root,
-            seen_state=seen_state,
-            seen_level=seen_level,
-            client_time_ms=reader.u64(),
-            command_count=reader.u32(),
-            body_root=reader.take(32),
-            body_bytes=reader.u64(),
-            memo_ct=reader.vec2(limits.MAX_MEMO_BYTES, "memo_ct"),
+            seen_size=_counter(seen_size, "seen_size"),
+            seen_root=root,
+            seen_state=state,
+            seen_level=level,
+            client_time_ms=time_ms,
+            command_count=count,
+            body_root=body_root,
+            body_bytes=size,
+            memo_ct=memo_ct,
         )
-        reader.end()
-        return header
+
+
+def unsigned_header(
+    kind: CommitKind, log_id: LogId, count: int, body_root: bytes, body_bytes: int, source: bytes
+) -> bytes:
+    """An opaque log's header: `Header.encode` with zeros where others sign and order."""
+    return (
+        b"".join((_MAGIC, u16(SUITE), u8(kind), log_id, _NO_WRITER_TO_TIME))
+        + _UNSIGNED_END.pack(count, body_root, body_bytes, len(source))
+        + source
+    )
+
+
+_NO_WRITER_TO_TIME = struct.pack(
+    ">32s16sQIIQQQ32s32sBQ",
+    *(NO_WRITER, NO_CHAIN, 0, 0, 0, 0, limits.NO_VERSION, 0, _ZERO32, _ZERO32, 0, 0),
+)
+_UNSIGNED_END = struct.Struct(">I32sQH")
 
 
 def commit_hash(header: bytes) -> CommitHash:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from indelible_protocol import diff, limits, records
+from indelible_protocol import diff, limits, messages, records
 from indelible_protocol.commands import (
     Command,
     LogKind,
@@ -277,6 +278,46 @@ def test_headers_that_nobody_may_sign_are_refused(change: dict[str, Any]) -> Non
     records.Header.decode(records.Header(**members).encode())
     with pytest.raises(ProtocolError):
         records.Header.decode(records.Header(**members | change).encode())
+
+
+@given(hashes, hashes, st.integers(0, 4_096), st.integers(0, 2**40), st.binary(max_size=100))
+def test_an_unsigned_header_is_a_header_with_nothing_signed(
+    log_id: bytes, root: bytes, count: int, size: int, source: bytes
+) -> None:
+    for kind in (records.CommitKind.DATA, records.CommitKind.CONTROL):
+        header = records.Header(
+            kind=kind,
+            log_id=LogId(log_id),
+            command_count=count,
+            body_root=root,
+            body_bytes=size,
+            memo_ct=source,
+        )
+        encoded = records.unsigned_header(kind, LogId(log_id), count, root, size, source)
+        assert encoded == header.encode()
+        assert records.Header.decode(encoded) == header
+        for end in range(0, len(encoded), 7):
+            with pytest.raises(ProtocolError):
+                records.Header.decode(encoded[:end])
+
+
+def test_a_msgpack_key_that_stands_twice_is_found_however_it_is_written() -> None:
+    """Also where a number that is written too long makes up for what is lost, or the other way."""
+    packed = msgpack.packb
+    command = packed({"type": "Delete", "key": b"k"})
+    wide = b"\x82" + packed("type") + packed("Delete") + packed("key") + b"\xc5\x00\x01k"
+    twice = b"\x83" + command[1:] + packed("key") + packed(b"k")
+    wide_twice = b"\x83" + wide[1:] + packed("type") + packed("Delete")
+    for one, is_good in ((command, True), (wide, True), (twice, False), (wide_twice, False)):
+        body = b"\x81" + packed("commands") + b"\x91" + one
+        if is_good:
+            assert (
+                len(messages.decode(body, messages.PlainCommit, messages.Form.MSGPACK).commands)
+                == 1
+            )
+        else:
+            with pytest.raises(ProtocolError, match="twice"):
+                messages.decode(body, messages.PlainCommit, messages.Form.MSGPACK)
 
 
 def test_memo_and_vectors_are_capped_before_they_are_read() -> None:

@@ -3,6 +3,7 @@
 Remembers a valid key for a few seconds, which bounds how long a revoked one still works.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
@@ -38,8 +39,9 @@ class Authenticator:
             Refusal: BAD_API_KEY, with the same words whatever is wrong with it; RATE_LIMITED.
         """
         credential = await self.judge(apikey)
-        self._rates.take(credential.tenant, credential.quota.requests_per_second)
-        await self._turns.take(credential.tenant)
+        turn = self.admit(credential)
+        if turn is not None:
+            await turn
         return credential
 
     async def judge(self, apikey: str) -> Credential:
@@ -48,20 +50,36 @@ class Authenticator:
         Raises:
             Refusal: BAD_API_KEY, or the store cannot be asked.
         """
+        known = self.known(apikey)
+        if known is not None:
+            return known
         if not apikey or len(apikey) > _MAX_KEY_CHARS or not apikey.isascii():
             raise _bad_key()
         digest = sha256(apikey.encode()).digest()
-        known = self._known.get(digest)
-        if known is not None and self._now() < known[1]:
-            return known[0]
-        self._known.pop(digest, None)
         credential = await self._tenants.authenticate(apikey)
         if credential is None:
             raise _bad_key()
+        self._known.pop(digest, None)  # the newest stands last
         self._known[digest] = (credential, self._now() + REMEMBERED_SECONDS)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return credential
+
+    def known(self, apikey: str) -> Credential | None:
+        """Whose it is, if it was valid of late."""
+        if len(apikey) > _MAX_KEY_CHARS or not apikey.isascii():
+            return None
+        known = self._known.get(sha256(apikey.encode()).digest())
+        return known[0] if known is not None and self._now() < known[1] else None
+
+    def admit(self, credential: Credential) -> "asyncio.Future[None] | None":
+        """Done when it is the tenant's turn; None if it is now.
+
+        Raises:
+            Refusal: RATE_LIMITED.
+        """
+        self._rates.take(credential.tenant, credential.quota.requests_per_second)
+        return self._turns.ask(credential.tenant)
 
 
 def _bad_key() -> Refusal:

@@ -26,16 +26,22 @@ class Turns:
         self._halved_at = self._round_at = self._begun_at = now()
 
     async def take(self, tenant: str) -> None:
+        turn = self.ask(tenant)
+        if turn is not None:
+            await turn
+
+    def ask(self, tenant: str) -> "asyncio.Future[None] | None":
+        """Done when it is the tenant's turn; None if it is now."""
         if self._now() - self._halved_at > REMEMBERED_SECONDS:
             self._halve()
         if not self._waiting:
             if self._recent.keys() <= {tenant}:
                 self._recent[tenant] += 1
-                return
+                return None
             asyncio.get_running_loop().call_soon(self._begin_next)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)
-        await turn
+        return turn
 
     def _begin_next(self) -> None:
         """Once in every round of the event loop while anyone waits."""

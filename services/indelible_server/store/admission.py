@@ -33,6 +33,7 @@ from indelible_protocol.records import (
     commit_hash,
     log_id_of,
     read_control,
+    unsigned_header,
 )
 from indelible_protocol.semantics import Submission
 from indelible_protocol.signing import SignedCommit, read_body, verify_card, verify_commit
@@ -197,15 +198,8 @@ def lay_out(
         pieces.append(piece)
         located.append(Located(command, at, at + len(piece)))
         at += len(piece)
-    header = Header(
-        kind=kind,
-        log_id=log_id,
-        command_count=len(pieces),
-        body_root=root_of(pieces),
-        body_bytes=at,
-        memo_ct=source,
-    )
-    return SignedCommit(header=header.encode(), signature=b"", body=b"".join(pieces)), located
+    header = unsigned_header(kind, log_id, len(pieces), root_of(pieces), at, source)
+    return SignedCommit(header=header, signature=b"", body=b"".join(pieces)), located
 
 
 def found_sealed(commit: SignedCommit) -> Founded:

@@ -126,6 +126,8 @@ class Commits:
                 reply = await functions.call(self._redis, "commit", log_keys, arguments)
         except Refusal as refusal:
             reply = refusal
+        except Exception as error:  # somebody waits for an answer, whatever it was
+            reply = OutcomeUnknown(type(error).__name__)
         settled(reply)
 
     async def _recall(
@@ -226,20 +228,22 @@ def _pack_commands(kind: LogKind, submission: Submission) -> list[functions.Argu
     slot_of: dict[bytes, int] = {}
     ops, slots, offsets, values = [], [], [], []
     for index, (command, start, _) in enumerate(submission.commands):
-        op = command.op
-        ops.append(int(op))
-        slots.append(slot_of.setdefault(command.token, len(slot_of) + 1))
+        op, token, _, held, alts = command
+        ops.append(op.value)
+        slots.append(slot_of.setdefault(token, len(slot_of) + 1))
         offsets.append(start)
         value = b""
         if op in SETS:
             value = _POSITION.pack(index, start) + entry_hash(command) + value_id(kind, command)
         elif op is Op.REMOVE:
-            value = _NO_PLACE + command.value
+            value = _NO_PLACE + held
         elif op in (Op.EXPECT_ENTRY, Op.EXPECT_VERSION):
             value = b"%d" % command.version
-        values.append(value + b"".join(command.alts) if command.alts else value)
-    commands = [ops, slots, list(slot_of), values]
+        values.append(value + b"".join(alts) if alts else value)
     return [
         struct.pack(f">{len(offsets)}I", *offsets),
-        msgpack.packb(commands, use_bin_type=False),  # the engine's msgpack knows no bin type
+        _packer.pack([ops, slots, list(slot_of), values]),
     ]
+
+
+_packer = msgpack.Packer(use_bin_type=False)  # the engine's msgpack knows no bin type

@@ -128,13 +128,17 @@ class Logs:
         self._names = Names(redis, self._covering)
         self._identities: OrderedDict[LogId, LogIdentity] = OrderedDict()
 
+    def known(self, log_id: LogId) -> LogIdentity | None:
+        """What the log is, whose ever, if it was asked for of late."""
+        return self._identities.get(log_id)
+
     async def identify(self, tenant: str, log_id: LogId) -> LogIdentity:
         """What the log is, if it is this tenant's.
 
         Raises:
             Refusal: NONEXISTENT_LOG, the same for absent and for foreign.
         """
-        identity = self._identities.get(log_id)
+        identity = self.known(log_id)
         if identity is None:
             async with store_answer():
                 values = await self._redis.execute_command(
