@@ -18,7 +18,8 @@ from aiohttp import web
 from indelible_protocol import limits
 
 from indelible_server.api import openapi, operations, routes
-from indelible_server.api.connections import Around, Runner, refusing
+from indelible_server.api.connections import Around, Lane, Runner, refusing
+from indelible_server.api.lane import CommitLane
 from indelible_server.api.messages import ERRORS_PATH
 from indelible_server.api.middlewares import canonical_line
 from indelible_server.api.services import SERVICES, Services, make_services
@@ -96,8 +97,8 @@ async def _listen(
 ) -> list[web.AppRunner]:
     settings = services.settings
     tls = _tls(settings)
-    app = make_app(services)
-    runners = [await _site(app, settings.listen, settings, tls, listener, canonical_line)]
+    app, lane = make_app(services), CommitLane(services)
+    runners = [await _site(app, settings.listen, settings, tls, listener, canonical_line, lane)]
     scheme = "https" if tls else "http"
     url = f"{scheme}://{_authority(runners[0])}"
     log.info("api.listening", url=url, durability=settings.durability)
@@ -118,10 +119,12 @@ async def _site(
     tls: ssl.SSLContext | None,
     listener: socket.socket | None = None,
     around: Around = refusing,
+    lane: Lane | None = None,
 ) -> web.AppRunner:
     runner = Runner(
         app,
         around=around,
+        lane=lane,
         access_log=None,
         handler_cancellation=True,
         auto_decompress=False,

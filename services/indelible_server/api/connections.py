@@ -1,14 +1,17 @@
-"""What is answered below the routes: to a head that cannot be read, to an unknown Expect.
+"""What happens below the routes: heads that cannot be read, and requests that need no route.
 
-aiohttp would quote the offending header to its sender and to the log, and it may hold an API
-key. Knows nothing of what a request is about.
+aiohttp would quote an offending header to its sender and to the log, and it may hold an API
+key. What a lane takes does not go through aiohttp's tasks, routes and answers. Knows nothing
+of what a request is about.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import structlog
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
 from aiohttp.typedefs import Handler
 from indelible_protocol.errors import ErrorCode
 
@@ -28,12 +31,31 @@ async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse
         return _refused(request, "Expect: 100-continue is all that may be expected")
 
 
-class Runner(web.AppRunner):
-    """aiohttp's, with connections that refuse in our own words, and `around` each request."""
+class Lane(Protocol):
+    """A way for some requests past the routes."""
 
-    def __init__(self, app: web.Application, *, around: Around = refusing, **options: Any) -> None:
+    def begin(
+        self, connection: "LanedConnection", message: RawRequestMessage, body: StreamReader
+    ) -> bool:
+        """Takes a request that has arrived whole: True, and then `connection.answer` is called
+        once, now or later. Or leaves it to the routes, as it was."""
+
+
+class Runner(web.AppRunner):
+    """aiohttp's, with connections that refuse in our own words, `around` each request that takes
+    the routes, and the lane, if there is one, for those that need not."""
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        around: Around = refusing,
+        lane: Lane | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(app, **options)
         self._around = around
+        self._lane = lane if set(web.RequestHandler.__slots__) >= _INSIDES else None
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
@@ -41,6 +63,7 @@ class Runner(web.AppRunner):
         around, handler = self._around, server.request_handler
         return _Server(
             lambda request: around(cast(web.Request, request), handler),
+            self._lane,
             request_factory=server.request_factory,
             handler_cancellation=server.handler_cancellation,
             **options,
@@ -48,12 +71,104 @@ class Runner(web.AppRunner):
 
 
 class _Server(web.Server):
+    def __init__(self, handler: Any, lane: Lane | None, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._lane = lane
+
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        connection = LanedConnection(self, loop=self._loop, **self._kwargs)
+        connection.lane = self._lane
+        return connection
 
 
-class _Connection(web.RequestHandler):
-    __slots__ = ()
+# What a lane touches of aiohttp's connection. Where it is missing, every request takes the routes.
+_INSIDES = frozenset(
+    {
+        *("_waiter", "_messages", "_msg_queue_resume_size", "_force_close"),
+        *("_keepalive_timeout", "_next_keepalive_close_time"),
+    }
+)
+
+
+class LanedConnection(web.RequestHandler):
+    """aiohttp's connection; `lane` is offered each request that finds it idle.
+
+    aiohttp's own task sleeps on `_waiter` while there is nothing to do. It is not woken for what
+    the lane takes, and what comes meanwhile waits its turn among `_messages`.
+    """
+
+    __slots__ = ("_is_choosing", "_under_way", "lane")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.lane: Lane | None = None
+        self._under_way = False
+        self._is_choosing = False
+
+    def data_received(self, data: bytes) -> None:
+        waiter = self._waiter
+        if self.lane is None or waiter is None or waiter.done():
+            super().data_received(data)
+            return
+        self._waiter = None  # so that nobody is woken yet
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
+        self._choose()
+
+    def _choose(self) -> None:
+        """Offers what came to the lane; the first that it leaves goes to aiohttp's task."""
+        if self._is_choosing:
+            return
+        self._is_choosing = True
+        try:
+            while self._messages and not self._under_way and self.transport is not None:
+                message, body = self._messages[0]
+                self._under_way = True
+                if (
+                    type(message) is RawRequestMessage
+                    and body.is_eof()
+                    and not self.writing_paused
+                    and self.lane is not None
+                    and self.lane.begin(self, message, body)
+                ):
+                    self._forget_first()
+                else:
+                    self._under_way = False
+                    if self._waiter is not None and not self._waiter.done():
+                        self._waiter.set_result(None)
+                    return
+        finally:
+            self._is_choosing = False
+
+    def _forget_first(self) -> None:
+        """As aiohttp's task does with what it takes."""
+        self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+
+    def answer(self, data: bytes, *, close: bool) -> bool:
+        """The answer to what the lane took; False if nobody is there any more."""
+        self._under_way = False
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return False
+        transport.write(data)
+        if close:
+            self.force_close()
+            return True
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._messages:
+            self._choose()
+        return True
+
+    def _process_keepalive(self) -> None:
+        if self._under_way:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     def handle_error(
         self,

@@ -19,11 +19,15 @@ M = TypeVar("M", bound=Message)
 
 def answer_form(request: web.BaseRequest) -> Form:
     """What `Accept` names, else the form of the request's body, else JSON."""
-    accept = request.headers.get("Accept", "")
+    body_form = Form.MSGPACK if request.content_type == Form.MSGPACK.value else Form.JSON
+    return accepted_form(request.headers.get("Accept", ""), body_form)
+
+
+def accepted_form(accept: str, otherwise: Form) -> Form:
     for form in Form:
         if form.value in accept:
             return form
-    return Form.MSGPACK if request.content_type == Form.MSGPACK.value else Form.JSON
+    return otherwise
 
 
 def header(request: web.Request, name: str) -> str | None:
@@ -100,6 +104,13 @@ def answer(
     return web.Response(status=status, body=body, content_type=form.value, headers=headers)
 
 
+def explained(error: Refusal | ProtocolError) -> tuple[ErrorCode, str, dict[str, Any]]:
+    """What is told of an error: its code, for people, for programs."""
+    if isinstance(error, Refusal):
+        return error.code, error.message, error.details
+    return error.code, str(error), {}
+
+
 def problem(
     request: web.BaseRequest,
     code: ErrorCode,
@@ -109,18 +120,22 @@ def problem(
     request_id: str,
     status: int | None = None,
 ) -> web.Response:
-    form = answer_form(request)
+    headers, body = problem_parts(
+        code, message, details, request_id=request_id, form=answer_form(request)
+    )
+    return web.Response(status=status or code.http_status, body=body, headers=headers)
+
+
+def problem_parts(
+    code: ErrorCode, message: str, details: dict[str, Any], *, request_id: str, form: Form
+) -> tuple[dict[str, str], bytes]:
+    """Headers and body of the answer that tells an error."""
     body = messages.problem(
         code, message, details, request_id=request_id, url=f"{ERRORS_PATH}#{code.name}"
     )
-    headers = {"Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store", "Content-Type": messages.PROBLEM_TYPES[form]}
     if code.http_status in (429, 503):
         headers["Retry-After"] = str(details.get("retry_after_seconds", 1))
     if "current_version" in details:
         headers["Indelible-Version"] = str(details["current_version"])
-    return web.Response(
-        status=status or code.http_status,
-        body=messages.encode(body, form),
-        content_type=messages.PROBLEM_TYPES[form],
-        headers=headers,
-    )
+    return headers, messages.encode(body, form)

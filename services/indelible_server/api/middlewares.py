@@ -9,7 +9,7 @@ from aiohttp.hdrs import METH_ALL
 from aiohttp.typedefs import Handler
 from indelible_protocol.errors import ErrorCode, ProtocolError
 
-from indelible_server.api.messages import problem
+from indelible_server.api.messages import explained, problem
 from indelible_server.api.request_ids import ID, REQUEST_ID, new_request_id
 from indelible_server.api.services import SERVICES
 from indelible_server.store.errors import Refusal
@@ -61,10 +61,8 @@ def _told(
     request: web.Request, error: Exception, request_id: str
 ) -> tuple[ErrorCode, str, dict[str, Any]]:
     match error:
-        case Refusal():
-            return error.code, error.message, error.details
-        case ProtocolError():
-            return error.code, str(error), {}
+        case Refusal() | ProtocolError():
+            return explained(error)
         case web.HTTPRequestEntityTooLarge():
             most = request.app._client_max_size
             return ErrorCode.TOO_LARGE, f"the body is larger than {most} bytes", {}

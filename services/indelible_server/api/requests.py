@@ -15,6 +15,7 @@ from indelible_server.store.admission import LogIdentity
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Scope
 
+DEFAULT_DATABASE = "default"
 _DATABASE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -46,7 +47,7 @@ async def scope_of(request: web.Request) -> Scope:
     tenant = await authenticated(request)
     database = header(request, "Indelible-Database")
     if database is None:
-        database = "default"
+        database = DEFAULT_DATABASE
     elif not _DATABASE.fullmatch(database):
         raise ProtocolError("Indelible-Database: 1 to 64 of A-Z a-z 0-9 _ - expected")
     return Scope(tenant=tenant, database=database)

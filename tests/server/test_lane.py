@@ -1,0 +1,292 @@
+"""Commits that go past the routes are answered as those that take them, and as safely."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgpack
+import pytest
+from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+from indelible_protocol import paths
+from indelible_protocol.ids import LogId, to_base64url
+from indelible_server.api.app import make_app
+from indelible_server.api.connections import LanedConnection, Runner
+from indelible_server.api.lane import CommitLane
+from indelible_server.api.middlewares import canonical_line
+from indelible_server.api.services import Services, make_services
+from indelible_server.settings import Settings
+from indelible_server.store import functions
+from indelible_server.store.connection import connect
+from indelible_server.store.names import Scope
+from indelible_server.store.tenants import Tenants
+
+from tests.hostile.wire import Exchange, exchange, request
+from tests.support.engines import Engine
+from tests.support.polling import until
+
+SECRET = b"s" * 32
+MSGPACK = "application/msgpack"
+
+
+@dataclass
+class Watched:
+    """The lane, and what it took."""
+
+    lane: CommitLane
+    taken: int = 0
+
+    def begin(
+        self, connection: LanedConnection, message: RawRequestMessage, body: StreamReader
+    ) -> bool:
+        took = self.lane.begin(connection, message, body)
+        self.taken += took
+        return took
+
+
+@dataclass
+class Stand:
+    services: Services
+    watched: Watched
+    url: str
+    apikey: str
+    log: LogId
+
+    def commit(self, body: bytes, *headers: str, path: str = "") -> bytes:
+        named = path or paths.of_log(paths.COMMITS, self.log)
+        return request(
+            *("POST", named, f"Authorization: Bearer {self.apikey}"),
+            *(headers or (f"Content-Type: {MSGPACK}",)),
+            body=body,
+        )
+
+    async def ask(self, *pieces: bytes) -> Exchange:
+        """With a key that is known, on a connection where aiohttp's own task is asleep already."""
+        await self.services.authenticator.judge(self.apikey)
+        return await exchange(self.url, b"", *pieces)
+
+    async def version(self) -> int:
+        return (await self.services.reader.head(self.log)).version
+
+
+@asynccontextmanager
+async def stand_on(engine: Engine, *, idle_seconds: float = 20.0) -> AsyncIterator[Stand]:
+    """An API in this process, with one tenant and an opaque log that is known already."""
+    settings = Settings(redis=engine.url, secret_file="-", store_seconds=5.0)
+    clients = connect(engine.url, connections=4, timeout_seconds=5.0)
+    services = make_services(settings, SECRET, clients, lambda point: None)
+    watched = Watched(CommitLane(services))
+    runner = Runner(
+        make_app(services),
+        around=canonical_line,
+        lane=watched,
+        access_log=None,
+        handler_cancellation=True,
+        auto_decompress=False,
+        keepalive_timeout=idle_seconds,
+        shutdown_timeout=0.1,
+    )
+    await functions.load(clients.commands)
+    services.loaded.set()
+    await services.durability.check()
+    tenant, apikey = await Tenants(clients.commands, SECRET).create("tenant")
+    opened = await services.logs.create_opaque(Scope(tenant=tenant), b"log", "")
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        log = opened.description.identity.log_id
+        yield Stand(services, watched, url, apikey, log)
+    finally:
+        await runner.cleanup()
+        await clients.close()
+
+
+@pytest.fixture
+async def stand(engine: Engine) -> AsyncIterator[Stand]:
+    async with stand_on(engine) as made:
+        yield made
+
+
+def sets(key: str, value: str, **more: object) -> bytes:
+    command = {"type": "Upsert", "key": key.encode(), "value": value.encode()}
+    packed: bytes = msgpack.packb({"commands": [command], **more})
+    return packed
+
+
+def told(answered: Exchange) -> list[tuple[int, list[bytes], bytes]]:
+    """What was answered, but for what differs from one request to the next."""
+    found = []
+    for answer in answered.answers:
+        _, *lines = answer.head.split(b"\r\n")
+        kept = [line for line in lines if not re.match(rb"(?i)(date|indelible-request-id):", line)]
+        body = re.sub(rb"[0-9a-f]{16}", b"", answer.body)
+        found.append((answer.status, sorted(line.lower() for line in kept), body))
+    return found
+
+
+JSON = b'{"commands":[{"type":"Upsert","key":"aw==","value":"dg=="}]}'
+EXPECT = msgpack.packb({"commands": [{"type": "ExpectVersion", "version": 7}]})
+TWICE = b"\x82" + msgpack.packb("commands") + b"\x90" + msgpack.packb("commands") + b"\x90"
+PLAIN = (
+    (sets("k", "v"), ()),
+    (sets("k", "v"), (f"Content-Type: {MSGPACK}", "Accept: application/json")),
+    (JSON, ("Content-Type: application/json",)),  # the key has a value from here on
+    (JSON, ("Content-Type: application/json", f"Accept: {MSGPACK}", "X-Forwarded-For: ::1")),
+    (EXPECT, ()),
+    (EXPECT, (f"Content-Type: {MSGPACK}", "Accept: application/json")),
+    (sets("", "v"), ()),
+    (sets("k", "v", other=1), ()),
+    (TWICE, ()),
+    (b"", ()),
+    (b"\xc1", ()),
+    (msgpack.packb({"header": b"", "signature": b"", "body": b""}), ()),
+    (sets("k", "v"), (f"Content-Type: {MSGPACK}", "Idempotency-Key: " + "x" * 65)),
+    (sets("k", "v"), (f"Content-Type: {MSGPACK}", "Indelible-Database: default")),
+)
+
+
+async def test_both_ways_give_the_same_answer(stand: Stand) -> None:
+    """The routes take what names a default in its query."""
+    await stand.ask(stand.commit(sets("k", "v")))
+    routed = f"{paths.of_log(paths.COMMITS, stand.log)}?conflict=version"
+    for body, headers in PLAIN:
+        before = stand.watched.taken
+        past = told(await stand.ask(stand.commit(body, *headers)))
+        assert stand.watched.taken == before + 1, (body, headers)
+        assert len(past) == 1
+        assert past == told(await stand.ask(stand.commit(body, *headers, path=routed)))
+        assert stand.watched.taken == before + 1
+
+
+async def test_what_is_unusual_takes_the_routes(stand: Stand) -> None:
+    plain = stand.commit(sets("k", "v"), f"Content-Type: {MSGPACK}")
+    log_id = to_base64url(stand.log).encode()
+    unusual = [
+        plain.replace(b"HTTP/1.1", b"HTTP/1.0", 1),
+        plain.replace(b"/commits", b"/commits?conflict=entries", 1),
+        plain.replace(b"/commits", b"/commit%73", 1),
+        plain.replace(b"POST", b"PUT", 1),
+        plain.replace(stand.apikey.encode(), b"ik_0123456789abcdef_x", 1),
+        plain.replace(log_id, to_base64url(bytes(32)).encode(), 1),
+        plain.replace(log_id, log_id[:-1] + b"_", 1),
+    ]
+    for header in (
+        f"Content-Type: {MSGPACK}",
+        "Idempotency-Key: a\r\nIdempotency-Key: b",
+        "Indelible-Database: default\r\nIndelible-Database: default",
+        "Authorization: Bearer x",
+        "Indelible-Database: other",
+        "Indelible-Database: d\xfcr",
+        "Content-Encoding: gzip",
+        "Content-Encoding: identity",
+        "Expect: 100-continue",
+        "Expect: nothing",
+        "Connection: close",
+    ):
+        more = header.encode("latin-1") + b"\r\nContent-Length"
+        unusual.append(plain.replace(b"Content-Length", more, 1))
+    answered = await asyncio.gather(*map(stand.ask, unusual))
+    assert all(len(each.answers) <= 1 for each in answered)
+    assert stand.watched.taken == 0
+
+
+async def test_pipelined_commits_are_answered_in_order_and_the_routes_take_their_turn(
+    stand: Stand,
+) -> None:
+    listing = request("GET", "/v2/logs", f"Authorization: Bearer {stand.apikey}")
+    commits = [stand.commit(sets("k", f"v{number}")) for number in range(100)]
+    answered = await stand.ask(b"".join([*commits[:50], listing, *commits[50:]]))
+    versions = [
+        int(found[1]) if (found := re.search(rb"Indelible-Version: (\d+)", each.head)) else 0
+        for each in answered.answers
+    ]
+    assert versions == [*range(1, 51), 0, *range(51, 101)]
+    assert stand.watched.taken >= 50
+
+
+async def test_refusals_in_a_row_end_no_connection(stand: Stand) -> None:
+    answered = await stand.ask(stand.commit(b"\xc1") * 2_000, stand.commit(sets("k", "v")))
+    assert [each.status for each in answered.answers] == [400] * 2_000 + [201]
+
+
+async def test_a_client_that_leaves_does_not_end_its_commit(stand: Stand, engine: Engine) -> None:
+    await stand.services.authenticator.judge(stand.apikey)
+    reader, writer = await asyncio.open_connection(*stand.url.removeprefix("http://").split(":"))
+    await asyncio.sleep(0.01)
+    os.kill(engine.pid, signal.SIGSTOP)
+    try:
+        writer.write(stand.commit(sets("k", "v")))
+        await until(lambda: stand.watched.taken == 1)
+        writer.transport.abort()
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+    finally:
+        os.kill(engine.pid, signal.SIGCONT)
+
+    async def is_in() -> bool:
+        return await stand.version() == 1
+
+    await until(is_in)
+    assert await stand.services.committer.finish(5.0) == 0
+
+
+async def test_a_commit_under_way_outlives_the_idle_time_and_the_next_waits_for_it(
+    engine: Engine,
+) -> None:
+    async with stand_on(engine, idle_seconds=0.2) as stand:
+        await stand.services.authenticator.judge(stand.apikey)
+        reader, writer = await asyncio.open_connection(
+            *stand.url.removeprefix("http://").split(":")
+        )
+        await asyncio.sleep(0.01)
+        os.kill(engine.pid, signal.SIGSTOP)
+        try:
+            writer.write(stand.commit(sets("k", "a")))
+            await until(lambda: stand.watched.taken == 1)
+            writer.write(stand.commit(sets("k", "b")))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.7):
+                    await reader.readexactly(1)
+            assert stand.watched.taken == 1
+        finally:
+            os.kill(engine.pid, signal.SIGCONT)
+        heard = b""
+        async with asyncio.timeout(5):
+            while chunk := await reader.read(1 << 16):  # until it is closed as idle
+                heard += chunk
+        assert re.findall(rb"Indelible-Version: (\d+)", heard) == [b"1", b"2"]
+        writer.close()
+
+
+async def test_a_process_that_goes_away_says_so_with_its_last_answer(
+    stand: Stand, engine: Engine
+) -> None:
+    await stand.services.authenticator.judge(stand.apikey)
+    os.kill(engine.pid, signal.SIGSTOP)
+    try:
+        asking = asyncio.ensure_future(stand.ask(stand.commit(sets("k", "v"))))
+        await until(lambda: stand.watched.taken == 1)
+        stand.services.draining = True
+    finally:
+        os.kill(engine.pid, signal.SIGCONT)
+    answered = await asking
+    [answer] = answered.answers
+    assert answer.status == 201
+    assert b"connection: close" in answer.head.lower()
+    assert answered.closed
+
+
+async def test_a_tenant_waits_its_turn_here_too(stand: Stand) -> None:
+    stranger, _ = await Tenants(stand.services.logs._redis, SECRET).create("stranger")
+    await stand.services.authenticator._turns.take(stranger)
+    answered = await asyncio.gather(
+        *(stand.ask(stand.commit(sets("k", f"{n}"))) for n in range(20))
+    )
+    assert [[answer.status for answer in each.answers] for each in answered] == [[201]] * 20
+    assert stand.watched.taken == 20
