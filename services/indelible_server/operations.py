@@ -1,5 +1,6 @@
 """/livez, /readyz and /metrics of a process without the API."""
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,9 +13,12 @@ from indelible_server.telemetry import Metrics
 
 @asynccontextmanager
 async def listening(
-    address: str, metrics: Metrics, is_ready: Callable[[], bool]
+    address: str,
+    metrics: Metrics,
+    is_ready: Callable[[], bool],
+    listener: socket.socket | None = None,
 ) -> AsyncIterator[None]:
-    """Answers on `address` while the block runs; nowhere if it is empty."""
+    """Answers on `listener`, or at `address`, while the block runs; nowhere if that is empty."""
     if not address:
         yield
         return
@@ -38,7 +42,8 @@ async def listening(
     await runner.setup()
     host, port = parse_address(address, "operations_listen")
     try:
-        await web.TCPSite(runner, host, port).start()
+        site = web.SockSite(runner, listener) if listener else web.TCPSite(runner, host, port)
+        await site.start()
         yield
     except OSError as error:
         raise SettingsError(f"cannot listen on {address}: {error.strerror or error}") from error

@@ -51,6 +51,14 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
     if around.lifeline is not None:  # the supervisor knows better when it is too late
         grace_seconds += settings.idle_seconds
     failures: list[str] = []
+    listener, operations_listener = (
+        None if descriptor is None else socket.socket(fileno=descriptor)
+        for descriptor in (around.listener, around.operations_listener)
+    )
+
+    def operations_address(found: Settings) -> tuple[str, socket.socket | None]:
+        """Where a part answers operators that has no API beside it, which would."""
+        return ("", None) if "api" in parts else (found.operations_listen, operations_listener)
 
     async def api(found: Settings, stop: asyncio.Event) -> None:
         await run(
@@ -61,20 +69,21 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
             ready=ready["api"],
             failpoint=around.failpoint,
             metrics=metrics,
-            listener=None if around.listener is None else socket.socket(fileno=around.listener),
+            listener=listener,
+            operations_listener=operations_listener,
             retiring=retiring,
         )
 
     async def webhooks(found: Settings, stop: asyncio.Event) -> None:
-        alone = found.operations_listen if "api" not in parts else ""
-        async with operations.listening(alone, metrics, ready["webhooks"].is_set):
+        alone, own = operations_address(found)
+        async with operations.listening(alone, metrics, ready["webhooks"].is_set, own):
             await webhooks_service.run(
                 found, secret, stop, metrics=metrics, ready=ready["webhooks"]
             )
 
     async def materializer(found: Settings, stop: asyncio.Event) -> None:
-        alone = found.operations_listen if "api" not in parts else ""
-        async with operations.listening(alone, metrics, ready["materializer"].is_set):
+        alone, own = operations_address(found)
+        async with operations.listening(alone, metrics, ready["materializer"].is_set, own):
             await materializer_service.run(
                 found, stop, metrics=metrics, ready=ready["materializer"]
             )

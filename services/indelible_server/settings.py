@@ -145,6 +145,7 @@ FLAGS: Mapping[str, str] = {
 VARIABLES: Mapping[str, str] = {name: "INDELIBLE_" + name.upper() for name in FLAGS}
 _FAILPOINT = "INDELIBLE_FAILPOINT"
 _LISTENER = "INDELIBLE_LISTENER_FD"
+_OPERATIONS_LISTENER = "INDELIBLE_OPERATIONS_LISTENER_FD"
 _LIFELINE = "INDELIBLE_LIFELINE_FD"
 
 
@@ -152,8 +153,8 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     """What the process inherits and cannot be told by flags.
 
     `failpoint` names a point at which the process kills itself: for fault tests alone. A process
-    with a supervisor is handed descriptors: `listener`, the socket that it accepts on, and
-    `lifeline`, a pipe that ends with the supervisor.
+    with a supervisor is handed descriptors: the sockets that it accepts on, and `lifeline`, a
+    pipe that ends with the supervisor.
     """
 
     notify_socket: str | None = None
@@ -161,6 +162,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     runtime_dir: Path | None = None
     failpoint: str | None = None
     listener: int | None = None
+    operations_listener: int | None = None
     lifeline: int | None = None
 
 
@@ -227,6 +229,7 @@ def surroundings(environ: Mapping[str, str] | None = None) -> Surroundings:
         runtime_dir=Path(runtime) if runtime else None,
         failpoint=environ.get(_FAILPOINT),
         listener=_descriptor(environ, _LISTENER),
+        operations_listener=_descriptor(environ, _OPERATIONS_LISTENER),
         lifeline=_descriptor(environ, _LIFELINE),
     )
 
@@ -237,6 +240,7 @@ def environment_for(
     notify_socket: str,
     watchdog_seconds: float,
     listener: int | None,
+    operations_listener: int | None,
     lifeline: int,
 ) -> dict[str, str]:
     """The environment in which another process finds `settings`, whole, and these surroundings.
@@ -255,8 +259,9 @@ def environment_for(
     given["NOTIFY_SOCKET"] = notify_socket
     given["WATCHDOG_USEC"] = str(int(watchdog_seconds * 1e6))
     given[_LIFELINE] = str(lifeline)
-    if listener is not None:
-        given[_LISTENER] = str(listener)
+    for name, descriptor in ((_LISTENER, listener), (_OPERATIONS_LISTENER, operations_listener)):
+        if descriptor is not None:
+            given[name] = str(descriptor)
     return given
 
 

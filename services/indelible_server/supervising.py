@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import structlog
@@ -82,6 +83,7 @@ class _Seat:
     number: int
     settings: Settings
     listener: socket.socket | None
+    operations_listener: socket.socket | None
     worker: _Worker | None = None
 
 
@@ -144,12 +146,19 @@ class Supervisor:
                         _check_free(host, port)
                     listener = held.enter_context(_listener(host, port))
                     port = listener.getsockname()[1]
-                own = msgspec.structs.replace(
-                    settings,
-                    processes=1,
-                    operations_listen=_operations_address(settings.operations_listen, number),
+                operations_listener = None
+                if settings.operations_listen:
+                    first_host, first = parse_address(settings.operations_listen, "operations")
+                    operations_listener = held.enter_context(
+                        _listener(first_host, first and first + number, shared=False)
+                    )
+                yield _Seat(
+                    part=part,
+                    number=number,
+                    settings=msgspec.structs.replace(settings, processes=1),
+                    listener=listener,
+                    operations_listener=operations_listener,
                 )
-                yield _Seat(part=part, number=number, settings=own, listener=listener)
                 number += 1
         scheme = "https" if settings.tls_cert else "http"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -196,7 +205,10 @@ class Supervisor:
         transport, _ = await loop.create_datagram_endpoint(
             lambda: notices, local_addr=address, family=socket.AF_UNIX
         )
-        handed = [self._lifeline] + ([seat.listener.fileno()] if seat.listener else [])
+        listener, operations_listener = (
+            each.fileno() if each else None for each in (seat.listener, seat.operations_listener)
+        )
+        handed = {self._lifeline, listener, operations_listener} - {None}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "indelible_server", seat.part),
             stdin=asyncio.subprocess.DEVNULL,
@@ -205,9 +217,10 @@ class Supervisor:
                 notify_socket=address,
                 watchdog_seconds=STUCK_SECONDS,
                 lifeline=self._lifeline,
-                listener=seat.listener.fileno() if seat.listener else None,
+                listener=listener,
+                operations_listener=operations_listener,
             ),
-            pass_fds=handed,
+            pass_fds=cast("set[int]", handed),
             start_new_session=True,  # Ctrl-C is for the supervisor, which tells them
         )
         log.info("worker.started", part=seat.part, number=seat.number, pid=process.pid)
@@ -324,14 +337,6 @@ def _cannot_listen(host: str, port: int, error: OSError) -> SettingsError:
     return SettingsError(
         f"cannot listen on {host}:{port}: {error.strerror or error}; choose another address"
     )
-
-
-def _operations_address(first: str, number: int) -> str:
-    """Each process has a port of its own, counted from the first."""
-    if not first:
-        return ""
-    host, colon, port = first.rpartition(":")
-    return f"{host}{colon}{int(port) + number if int(port) else 0}"
 
 
 @contextmanager

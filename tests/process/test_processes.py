@@ -129,26 +129,30 @@ def pair(start_service: StartService, tmp_path: Path) -> Callable[..., Service]:
 async def test_connections_are_shared_out_and_processes_wake_each_others_waiters(
     pair: Callable[..., Service],
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    service = pair("--operations-listen", f"127.0.0.1:{port}")
+    service = pair("--operations-listen", "127.0.0.1:0")
     async with load_on(service) as load:
         pass
     assert not load.missed
     assert sorted(load.versions) == list(range(1, len(load.versions) + 1))
     assert load.woken
-    for number in range(2):
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{port + number}/metrics") as answer,
-        ):
-            counted = re.findall(
-                r"^indelible_requests_total\{.*commits.*\} (\S+)$",
-                await answer.text(),
-                re.MULTILINE,
-            )
-        assert sum(map(float, counted)) > 0, f"process {number} was given no connection"
+    told_at = [e["url"] for e in service.events() if e["event"] == "operations.listening"]
+    assert len(told_at) == 2
+    for url in told_at:
+        assert await commits_counted(url) > 0, f"{url} was given no connection"
+    await replacements(service, 1)
+    for url in told_at:
+        assert await commits_counted(url) == 0, f"{url} tells of who was replaced"
+
+
+async def commits_counted(url: str) -> float:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{url}/metrics") as answer,
+    ):
+        counted = re.findall(
+            r"^indelible_requests_total\{.*commits.*\} (\S+)$", await answer.text(), re.MULTILINE
+        )
+    return sum(map(float, counted))
 
 
 async def replacements(service: Service, times: int) -> None:

@@ -61,10 +61,11 @@ async def run(
     failpoint: str | None = None,
     metrics: Metrics | None = None,
     listener: socket.socket | None = None,
+    operations_listener: socket.socket | None = None,
     retiring: asyncio.Event | None = None,
 ) -> None:
     """Serves until `stop` is set, then drains; in no hurry while `retiring` is set. Accepts on
-    `listener`, if it is given one.
+    the listeners that it is given, else on its own.
 
     `listening` is told the URL once the socket is open; `ready` is set once the store is
     loaded with our functions and holds what is promised.
@@ -78,7 +79,7 @@ async def run(
     services = make_services(settings, secret, clients, partial(_reach, failpoint), metrics)
     background_stop = asyncio.Event()
     try:
-        runners = await _listen(services, listening, listener)
+        runners = await _listen(services, listening, listener, operations_listener)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(services.wakeups.run(background_stop))
             tasks.create_task(services.durability.run(background_stop))
@@ -93,7 +94,10 @@ async def run(
 
 
 async def _listen(
-    services: Services, listening: Callable[[str], None], listener: socket.socket | None
+    services: Services,
+    listening: Callable[[str], None],
+    listener: socket.socket | None,
+    operations_listener: socket.socket | None,
 ) -> list[web.AppRunner]:
     settings = services.settings
     tls = _tls(settings)
@@ -106,7 +110,8 @@ async def _listen(
         app = web.Application()
         app[SERVICES] = services
         app.add_routes(operations.routes())
-        runners.append(await _site(app, settings.operations_listen, settings, None))
+        site = _site(app, settings.operations_listen, settings, None, operations_listener)
+        runners.append(await site)
         log.info("operations.listening", url=f"http://{_authority(runners[1])}")
     listening(url)
     return runners
