@@ -291,7 +291,7 @@ class Metrics:
         )
         self.materialized = Counter(
             "indelible_materialized",
-            "Pieces written beside logs: removals (of 256 versions each) and snapshots.",
+            "Pieces written beside logs: blocks (of 256 versions each) and snapshots.",
             ("piece",),
             registry=self.registry,
         )

@@ -51,10 +51,10 @@ async def contents(redis: Redis, log: GrownLog, version: int, first: int = 0) ->
 
 async def stored(redis: Redis, log: GrownLog) -> dict[str, object]:
     """All that the materializer has written."""
-    snapshots, chunks, removals, progress = keys.materialized(log.identity.log_id).all()
+    snapshots, chunks, blocks, progress = keys.materialized(log.identity.log_id).all()
     return {
         snapshots: await redis.zrange(snapshots, 0, -1),
-        **{key: await redis.hgetall(key) for key in (chunks, removals, progress)},
+        **{key: await redis.hgetall(key) for key in (chunks, blocks, progress)},
     }
 
 
@@ -132,7 +132,7 @@ async def test_a_log_that_only_grows_has_no_snapshot_and_a_deleted_one_nothing_a
     await grow(redis, grown, random.Random(4), versions=1_100, keys=1 << 40, deletes=0.0)
     await Materializing(redis).advance(log_id, grown.version)
     assert await redis.zcard(keys.materialized(log_id).snapshots) == 0
-    assert await redis.hlen(keys.materialized(log_id).removals) == 4
+    assert await redis.hlen(keys.materialized(log_id).blocks) == 4
 
     slow = Materializing(redis, pause_seconds=0.2)
     writing = asyncio.create_task(slow.write_snapshot(log_id, await slow.progress(log_id)))

@@ -112,7 +112,7 @@ class Follower:
             log.exception("materializer.crashed", log_id=log_id.hex())
             return True
         self._written[log_id] = advance.progress.blocks
-        self._metrics.materialized.labels("removals").inc(advance.blocks)
+        self._metrics.materialized.labels("block").inc(advance.blocks)
         for snapshot in advance.snapshots:
             self._metrics.materialized.labels("snapshot").inc()
             log.info(

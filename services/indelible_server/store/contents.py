@@ -2,11 +2,12 @@
 
 Reads what the materializer has made as far as it has, and the stream for the rest: without any
 of it the answer is the same, only slower. Memory is bounded by a chunk, a page of the stream,
-and eight bytes for each removal since the snapshot. Knows nothing of diffs or of HTTP.
+and a dozen bytes for each change since the snapshot. Knows nothing of diffs or of HTTP.
 """
 
-from array import array
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -18,18 +19,20 @@ from indelible_server.store import keys, versions
 from indelible_server.store.connection import store_answer
 from indelible_server.store.places import (
     BLOCK_VERSIONS,
-    INDEX_BITS,
     Block,
     Gone,
     block_of,
     first_place,
-    steps_of,
+    index_of,
+    offset_of,
     version_of,
 )
 from indelible_server.store.snapshots import Chunk, Directory, Snapshot, record
 
 _BLOCKS_AT_ONCE = 128
 _CHUNKS_AT_ONCE = 8
+_FIRST_VERSIONS = 16
+_DENSE = 4  # one version in so many is worth reading all in a row
 
 
 class Stretch(NamedTuple):
@@ -43,12 +46,16 @@ Stretches = AsyncGenerator[Stretch, None]
 
 
 class Plan(NamedTuple):
-    """What one way through the contents at `version` needs to know, whatever it begins with."""
+    """What one way through the contents at `version` needs to know, whatever it begins with.
+
+    `came` tells, block by block, what was added since the snapshot, `gone` what was removed.
+    """
 
     version: int
     snapshot: Snapshot | None
     directory: Directory | None
     gone: Gone
+    came: list[Block]
 
     @property
     def since(self) -> int:
@@ -57,7 +64,8 @@ class Plan(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        return self.gone.size_bytes + 8 * (self.snapshot.chunks if self.snapshot else 0)
+        size = self.gone.size_bytes + 8 * (self.snapshot.chunks if self.snapshot else 0)
+        return size + sum(400 + 4 * len(block.added) for block in self.came)
 
 
 class Contents:
@@ -89,15 +97,16 @@ class Contents:
             if data is None:
                 raise versions.MissingError("a piece of a snapshot")
             directory = Directory(data)
-        gone = Gone()
-        async with aclosing(self.removals(log_id, since, version)) as found:
+        gone, came = Gone(), []
+        async with aclosing(self.blocks(log_id, since, version)) as found:
             async for block in found:
                 gone.add(block.removed)
-        return Plan(version, snapshot, directory, gone)
+                came.append(Block(base=block.base, added=block.added))
+        return Plan(version, snapshot, directory, gone, came)
 
-    async def removals(self, log_id: LogId, low: int, high: int) -> AsyncGenerator[Block, None]:
-        """What the versions in (low, high] removed, block by block; from the stream what no
-        block tells yet."""
+    async def blocks(self, log_id: LogId, low: int, high: int) -> AsyncGenerator[Block, None]:
+        """What the versions in (low, high] did, block by block; from the stream what no block
+        tells yet."""
         if low >= high:
             return
         first, last = block_of(low + 1), block_of(high)
@@ -105,20 +114,20 @@ class Contents:
             numbers = range(at, min(at + _BLOCKS_AT_ONCE, last + 1))
             async with store_answer():
                 found = await self._redis.execute_command(
-                    "HMGET", keys.materialized(log_id).removals, *numbers
+                    "HMGET", keys.materialized(log_id).blocks, *numbers
                 )
             for number, data in zip(numbers, found, strict=True):
                 begin, end = number * BLOCK_VERSIONS, (number + 1) * BLOCK_VERSIONS
                 if data is None:
                     yield await self.block_of(log_id, max(low, begin), min(high, end))
                 elif low <= begin and end <= high:
-                    yield Block.decode(data)
+                    yield Block.decode(data, begin)
                 else:
-                    yield Block.decode(data).within(low, high)
+                    yield Block.decode(data, begin).within(low, high)
 
     async def block_of(self, log_id: LogId, low: int, high: int) -> Block:
-        """The same of some versions, from the stream itself."""
-        block = Block()
+        """The same of at most 256 versions, from the stream itself."""
+        block = Block(base=low)
         async with aclosing(versions.pages(self._redis, log_id, low + 1, high)) as found:
             async for page in found:
                 for version, body, effects in page.changed():
@@ -133,11 +142,51 @@ class Contents:
         if plan.snapshot is not None and first < first_place(plan.since + 1):
             async for stretch in self._of_snapshot(log_id, plan, first, most):
                 yield stretch
-        begin = max(plan.since + 1, version_of(first))
-        rest = versions.pages(self._redis, log_id, begin, plan.version, most=most)
-        async with aclosing(rest) as found:
-            async for page in found:
-                yield _added(page, plan.gone, first)
+        async with aclosing(self._of_stream(log_id, plan, first, most)) as rest:
+            async for stretch in rest:
+                yield stretch
+
+    async def _of_stream(
+        self, log_id: LogId, plan: Plan, first: int, most: int | None
+    ) -> Stretches:
+        """Reads the versions alone that added something which is still there."""
+        at_once = _FIRST_VERSIONS if most is None else max(1, min(most, _FIRST_VERSIONS))
+        ahead: asyncio.Task[tuple[Stretch, int]] | None = None
+        waiting = deque(_in_pieces(plan, first))
+        try:
+            while waiting or ahead is not None:
+                stretch = None
+                if ahead is not None:
+                    stretch, size = await asyncio.shield(ahead)
+                    ahead = None
+                    at_once = _next(at_once, len(stretch.places), size)
+                wanted = _taken(waiting, at_once)
+                if wanted and (most is None or stretch is None):
+                    ahead = asyncio.create_task(self._came(log_id, wanted))
+                elif wanted:
+                    waiting.appendleft(wanted)
+                if stretch is not None:
+                    yield stretch
+        finally:
+            if ahead is not None:
+                versions.leave(ahead)
+
+    async def _came(self, log_id: LogId, places: list[int]) -> tuple[Stretch, int]:
+        """The entries at these places, and how many bytes were read for them."""
+        first, last = version_of(places[0]), version_of(places[-1])
+        wanted = sorted({version_of(place) for place in places})
+        if _DENSE * len(wanted) > last - first:
+            page = await versions.read(self._redis, log_id, first, last)
+            rows = {each.version: each for each in page.changed()}
+        else:
+            rows = await versions.exactly(self._redis, log_id, wanted)
+        records = []
+        for place in places:
+            version, body, effects = rows[version_of(place)]
+            command = decode_at(body, offset_of(effects, index_of(place))).command
+            records.append(record(command.token, command.key_ct, command.value, version))
+        size = sum(len(row.body) for row in rows.values())
+        return Stretch(places, records), size
 
     async def _of_snapshot(
         self, log_id: LogId, plan: Plan, first: int, most: int | None
@@ -169,16 +218,33 @@ class Contents:
         return [Chunk.decode(data) for data in found]
 
 
-def _added(page: versions.Page, gone: Gone, first: int) -> Stretch:
-    """What the versions of a page added and nothing removed later."""
-    removed = gone.between(first_place(page.first), first_place(page.last + 1))
-    places, records = array("Q"), []
-    for version, body, effects in page.changed():
-        here = version << INDEX_BITS
-        for index, offset, adds, _ in steps_of(effects):
-            place = here | index
-            if adds and place not in removed and place >= first:
-                command = decode_at(body, offset).command
-                places.append(place)
-                records.append(record(command.token, command.key_ct, command.value, version))
-    return Stretch(places, records)
+def _in_pieces(plan: Plan, first: int) -> Iterator[list[int]]:
+    """Places from `first` on that came since the snapshot and have not gone again."""
+    for block in plan.came:
+        if block.base + BLOCK_VERSIONS < version_of(first):
+            continue
+        places = block.places_added(first)
+        if places:
+            gone = plan.gone.between(places[0], places[-1])
+            left = [place for place in places if place not in gone] if gone else places
+            if left:
+                yield left
+
+
+def _taken(waiting: "deque[list[int]]", most: int) -> list[int]:
+    """At most `most` places, of versions that lie in one stretch of the stream or nearly so."""
+    taken: list[int] = []
+    while waiting and len(taken) < most:
+        piece = waiting.popleft()
+        room = most - len(taken)
+        if len(piece) > room:
+            waiting.appendleft(piece[room:])
+            piece = piece[:room]
+        taken += piece
+    return taken
+
+
+def _next(at_once: int, count: int, size: int) -> int:
+    """Twice as many the next time, while they are about a MiB."""
+    fits = count * versions.PAGE_BYTES // max(1, size + 300 * count)
+    return max(1, min(2 * at_once, fits, versions.MAX_PAGE_VERSIONS))

@@ -4,7 +4,6 @@ Owns how a version lies in the stream, and how an entry is found by its place. K
 which entries are asked for.
 """
 
-import struct
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -15,13 +14,12 @@ from redis.asyncio import Redis
 
 from indelible_server.store import keys
 from indelible_server.store.connection import store_answer
-from indelible_server.store.places import index_of, version_of
+from indelible_server.store.places import index_of, offset_of, version_of
 from indelible_server.store.versions import MissingError
 
 _BATCH_BYTES = 8 << 20
 _MAX_BATCH = 1_000
 _FIRST_BATCH = 64
-_COUNT = struct.Struct(">I")
 
 
 class StoredVersion(NamedTuple):
@@ -120,10 +118,7 @@ class Entries:
 
 def entry_at(stored: StoredVersion, command_index: int) -> EntryValue:
     """What a command of the version added; its offset stands among the effects."""
-    effects = stored.effects
-    (count,) = _COUNT.unpack_from(effects)
-    (offset,) = _COUNT.unpack_from(effects, 4 + count + 4 * command_index)
-    command = decode_at(stored.body, offset).command
+    command = decode_at(stored.body, offset_of(stored.effects, command_index)).command
     return EntryValue(command.token, command.key_ct, command.value, stored.version)
 
 

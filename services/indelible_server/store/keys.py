@@ -16,8 +16,8 @@ request text: names and groups come in hashed.
 | `{<log id>}:versions` | channel | hint: the version that the log is at now, or `deleted` | api |
 | `{<log id>}:snapshots` | sorted set | the snapshots that are whole, by version | materializer |
 | `{<log id>}:chunks` | hash | `<version>:…` → a piece of a snapshot | materializer |
-| `{<log id>}:removals` | hash | number → what each 256 versions removed | materializer |
-| `{<log id>}:materialized` | hash | how far removals go; changes and entries there | materializer |
+| `{<log id>}:blocks` | hash | number → the places that each 256 versions filled and emptied | materializer |
+| `{<log id>}:materialized` | hash | how far blocks go; changes and entries there | materializer |
 | `{n:<tenant>:<database>:<hash>}` | string | msgpack name record | api |
 | `{l:<tenant>:<database>}:logs` | sorted set | u64 created_ms ‖ log id, all scores 0 | api |
 | `{l:<tenant>:<database>}:group:<hash>` | sorted set | the same, of one group | api |
@@ -90,11 +90,11 @@ class MaterializedKeys:
 
     snapshots: str
     chunks: str
-    removals: str
+    blocks: str
     progress: str
 
     def all(self) -> tuple[str, ...]:
-        return (self.snapshots, self.chunks, self.removals, self.progress)
+        return (self.snapshots, self.chunks, self.blocks, self.progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +140,7 @@ def of_log(log_id: LogId) -> LogKeys:
 
 def materialized(log_id: LogId) -> MaterializedKeys:
     tag = "{" + log_id.hex() + "}:"
-    return MaterializedKeys(
-        tag + "snapshots", tag + "chunks", tag + "removals", tag + "materialized"
-    )
+    return MaterializedKeys(tag + "snapshots", tag + "chunks", tag + "blocks", tag + "materialized")
 
 
 def all_of_log(log_id: LogId) -> tuple[str, ...]:

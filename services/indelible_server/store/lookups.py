@@ -2,11 +2,10 @@
 
 Each command names the place of the entry that it replaced, so from a later entry of a key the
 earlier ones are found one by one; a snapshot's index of tokens is where to begin. What no step
-decides is read from what lies between a snapshot and the version: removals, then the stream.
+decides is read from what lies between a snapshot and the version: blocks, then the stream.
 Knows nothing of values.
 """
 
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 
@@ -16,10 +15,11 @@ from redis.asyncio import Redis
 from indelible_server.store import keys, versions
 from indelible_server.store.connection import store_answer
 from indelible_server.store.contents import Contents
-from indelible_server.store.entries import Entries, StoredVersion
+from indelible_server.store.entries import Entries
 from indelible_server.store.places import (
     INDEX_BITS,
     index_of,
+    offset_of,
     removal_of,
     steps_of,
     token_at,
@@ -29,7 +29,6 @@ from indelible_server.store.snapshots import Snapshot, places_in
 
 STEPS_BACK = 6
 _MANY_TOKENS = 8
-_COUNT = struct.Struct(">I")
 
 
 class Lookups:
@@ -115,7 +114,7 @@ class Lookups:
         replaced = {}
         for token, place in places.items():
             row = rows[version_of(place)]
-            if _token_of(row, index_of(place)) == token:
+            if token_at(row.body, offset_of(row.effects, index_of(place))) == token:
                 before = removal_of(row.effects, index_of(place))
                 if before:
                     replaced[token] = before
@@ -128,7 +127,7 @@ class Lookups:
         since = before.version if before else 0
         places: dict[bytes, int] = await self._indexed(log_id, before, tokens) if before else {}
         doubtful: dict[bytes, int | None] = {t: None for t in tokens if t not in places}
-        async with aclosing(self._contents.removals(log_id, since, version)) as blocks:
+        async with aclosing(self._contents.blocks(log_id, since, version)) as blocks:
             async for block in blocks:
                 if not places:
                     break
@@ -163,9 +162,3 @@ class Lookups:
                         else:
                             places.pop(token, None)
         return places
-
-
-def _token_of(stored: StoredVersion, command_index: int) -> bytes:
-    (count,) = _COUNT.unpack_from(stored.effects)
-    (offset,) = _COUNT.unpack_from(stored.effects, 4 + count + 4 * command_index)
-    return token_at(stored.body, offset)

@@ -1,4 +1,4 @@
-"""What the materializer writes: removals, 256 versions at a time, and snapshots when they are due.
+"""What the materializer writes: blocks of 256 versions, and snapshots when they are due.
 
 All of it is a function of the log and a version, so two who work on one log write the same;
 what is not whole is not listed, and what is written is never changed. Reads and writes in
@@ -40,7 +40,7 @@ class Gone(Exception):
 
 
 class Progress(NamedTuple):
-    """Up to where a log's removals are written: blocks, and the log's changes and entries there."""
+    """How many of a log's blocks are written, and the log's changes and entries at their end."""
 
     blocks: int
     changes: int
@@ -131,7 +131,7 @@ class Materializing:
         word, _ = await functions.call(
             self._redis,
             "materialize",
-            [keys.of_log(log_id).meta, log_keys.removals, log_keys.progress],
+            [keys.of_log(log_id).meta, log_keys.blocks, log_keys.progress],
             [progress.blocks, block.encode(), following.changes, following.entries],
         )
         if word == "gone":

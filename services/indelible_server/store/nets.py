@@ -208,7 +208,7 @@ class Nets:
     async def _gather_gone(self, span: Span, gathering: Gathering) -> None:
         """Remembers, by their keys, the entries that went and the commands that ended keys."""
         limit = first_place(span.low + 1)
-        async with aclosing(self._contents.removals(span.log_id, span.low, span.high)) as blocks:
+        async with aclosing(self._contents.blocks(span.log_id, span.low, span.high)) as blocks:
             async for block in blocks:
                 gathering.remember(_BARE, ((token, place) for place, token in block.bare))
                 places: Sequence[int] = block.removed_below(limit)

@@ -1,9 +1,9 @@
-"""Places as numbers, and removals: which entries some versions removed. Pure.
+"""Places as numbers, and blocks: which places some versions filled and emptied. Pure.
 
 An entry is named by its place for ever: the version and the command that introduced it. What is
 removed never comes back (a value set again is another entry), so contents are sets of places:
 those at a version are the places added up to it less those removed up to it, and in their
-numbers' order they are in order `command`. A change costs eight bytes here, and no token.
+numbers' order they are in order `command`. A change costs 4 to 16 bytes here, and no token.
 """
 
 import struct
@@ -11,10 +11,10 @@ import sys
 from array import array
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 from indelible_protocol import limits
-from indelible_protocol.encoding import vec2
 from indelible_protocol.errors import ProtocolError
 
 INDEX_BITS = 12
@@ -22,9 +22,9 @@ BLOCK_VERSIONS = 256
 
 assert limits.MAX_COMMANDS <= 1 << INDEX_BITS
 
-_HEAD = struct.Struct("<IIQ")
+_HEAD = struct.Struct("<III")
+_BARE = struct.Struct("<QH")
 _REMOVED = struct.Struct(">QI")
-_U64 = struct.Struct("<Q")
 _U16 = struct.Struct(">H")
 _LAST_VERSION = (1 << 51) - 1
 _INDEX_MASK = (1 << INDEX_BITS) - 1
@@ -103,85 +103,114 @@ def steps_of(effects: bytes) -> list[Step]:
     return steps
 
 
+def offset_of(effects: bytes, command_index: int) -> int:
+    """Where the command begins in its commit's body."""
+    count = int.from_bytes(effects[:4], "big")
+    at = 4 + count + 4 * command_index
+    return int.from_bytes(effects[at : at + 4], "big")
+
+
 def removal_of(effects: bytes, command_index: int) -> int:
     """The place that the command removed an entry from; 0 if it removed none."""
     return next((s.removed for s in steps_of(effects) if s.command_index == command_index), 0)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Block:
-    """What the commands of some versions removed.
+    """What the commands of the versions in (base, base + 256] did, or some of them.
 
     `removed` are places in ascending order, `at` beside them the removing commands' places, each
-    twice its number, plus one where the command put another entry in its place. `bare` are the
-    commands that put none, with the token of their key. `added` counts entries that came.
+    twice its number, plus one where the command put another entry in its place. `added` are
+    places that entries came to, ascending. The last two count from `base`. `bare` are the places
+    of commands that put nothing where they removed, with the token of their key.
     """
 
+    base: int
     removed: "array[int]" = field(default_factory=lambda: array("Q"))
-    at: "array[int]" = field(default_factory=lambda: array("Q"))
+    at: "array[int]" = field(default_factory=lambda: array("I"))
+    added: "array[int]" = field(default_factory=lambda: array("I"))
     bare: list[tuple[int, bytes]] = field(default_factory=list)
-    added: int = 0
 
     @property
     def changes(self) -> int:
         """Effects that the versions had."""
-        return self.added + len(self.bare)
+        return len(self.added) + len(self.bare)
 
     @property
     def growth(self) -> int:
-        return self.added - len(self.removed)
+        return len(self.added) - len(self.removed)
 
     def note(self, version: int, body: bytes, effects: bytes) -> None:
         """Adds what one version did; `sort` once all are noted."""
+        base = self.base << INDEX_BITS
         for index, offset, adds, removed in steps_of(effects):
-            here = version << INDEX_BITS | index
+            place = version << INDEX_BITS | index
             if adds:
-                self.added += 1
+                self.added.append(place - base)
             else:
-                self.bare.append((here, token_at(body, offset)))
+                self.bare.append((place, token_at(body, offset)))
             if removed:
                 self.removed.append(removed)
-                self.at.append(here << 1 | adds)
+                self.at.append((place - base) << 1 | adds)
 
     def sort(self) -> None:
         order = sorted(range(len(self.removed)), key=self.removed.__getitem__)
         self.removed = array("Q", [self.removed[i] for i in order])
-        self.at = array("Q", [self.at[i] for i in order])
+        self.at = array("I", [self.at[i] for i in order])
 
     def encode(self) -> bytes:
-        """`u32 count ‖ u32 bare count ‖ u64 added ‖ count × u64 removed ‖ count × u64 at`, all
-        little-endian, then for each bare one `u64 place` (little-endian) `‖ vec2 token`."""
+        """`u32 removals ‖ u32 additions ‖ u32 bare ones ‖ removals × u64 removed ‖ removals × u32
+        at ‖ additions × u32 added`, then for each bare one `u64 place ‖ u16 length ‖ token`; all
+        little-endian."""
         return b"".join(
             (
-                _HEAD.pack(len(self.removed), len(self.bare), self.added),
+                _HEAD.pack(len(self.removed), len(self.added), len(self.bare)),
                 packed(self.removed),
                 packed(self.at),
-                *(_U64.pack(place) + vec2(token) for place, token in self.bare),
+                packed(self.added),
+                *(_BARE.pack(place, len(token)) + token for place, token in self.bare),
             )
         )
 
     @classmethod
-    def decode(cls, data: bytes) -> "Block":
-        count, bare_count, added = _HEAD.unpack_from(data)
-        at = _HEAD.size + 8 * count
-        end = at + 8 * count
-        block = cls(unpacked(data[_HEAD.size : at]), unpacked(data[at:end]), [], added)
+    def decode(cls, data: bytes, base: int) -> "Block":
+        removals, additions, bare_count = _HEAD.unpack_from(data)
+        ends = [_HEAD.size]
+        for size in (8 * removals, 4 * removals, 4 * additions):
+            ends.append(ends[-1] + size)
+        removed, at, added = (data[low:high] for low, high in pairwise(ends))
+        block = cls(
+            base=base,
+            removed=unpacked(removed, "Q"),
+            at=unpacked(at, "I"),
+            added=unpacked(added, "I"),
+        )
+        end = ends[-1]
         for _ in range(bare_count):
-            (place,) = _U64.unpack_from(data, end)
-            (length,) = _U16.unpack_from(data, end + 8)
-            block.bare.append((place, data[end + 10 : end + 10 + length]))
-            end += 10 + length
+            place, length = _BARE.unpack_from(data, end)
+            end += _BARE.size + length
+            block.bare.append((place, data[end - length : end]))
         return block
 
     def within(self, low: int, high: int) -> "Block":
         """Of commands of the versions in (low, high] alone."""
-        first, end = first_place(low + 1), first_place(high + 1)
+        first = (low + 1 - self.base) << INDEX_BITS
+        end = (high + 1 - self.base) << INDEX_BITS
         kept = [i for i, at in enumerate(self.at) if first <= at >> 1 < end]
+        base = self.base << INDEX_BITS
         return Block(
-            array("Q", [self.removed[i] for i in kept]),
-            array("Q", [self.at[i] for i in kept]),
-            [(place, token) for place, token in self.bare if first <= place < end],
+            base=self.base,
+            removed=array("Q", [self.removed[i] for i in kept]),
+            at=array("I", [self.at[i] for i in kept]),
+            added=self.added[bisect_left(self.added, max(0, first)) : bisect_left(self.added, end)],
+            bare=[one for one in self.bare if first <= one[0] - base < end],
         )
+
+    def places_added(self, first: int = 0) -> list[int]:
+        """From `first` on."""
+        base = self.base << INDEX_BITS
+        begin = bisect_left(self.added, first - base) if first > base else 0
+        return [base + one for one in (self.added[begin:] if begin else self.added)]
 
     def followed(self, place: int) -> int | None:
         """Where the key of the entry at `place` has its entry in the end; None if its last one
@@ -190,7 +219,7 @@ class Block:
         while (i := bisect_left(removed, place)) < len(removed) and removed[i] == place:
             if not self.at[i] & 1:
                 return None
-            place = self.at[i] >> 1
+            place = (self.base << INDEX_BITS) + (self.at[i] >> 1)
         return place
 
     def removed_below(self, place: int) -> "array[int]":
@@ -252,13 +281,13 @@ _NOTHING: set[int] = set()
 def packed(places: "array[int]") -> bytes:
     """Little-endian, whatever the machine is."""
     if sys.byteorder == "big":
-        places = array("Q", places)
+        places = places[:]
         places.byteswap()
     return places.tobytes()
 
 
-def unpacked(data: bytes) -> "array[int]":
-    places = array("Q")
+def unpacked(data: bytes, kind: Literal["I", "Q"] = "Q") -> "array[int]":
+    places = array(kind)
     places.frombytes(data)
     if sys.byteorder == "big":
         places.byteswap()

@@ -31,6 +31,7 @@ _READS = frozenset(
         *("CLUSTER", "CONFIG", "FUNCTION", "INFO", "PING"),
         *("EXISTS", "FCALL_RO", "GET", "HGET", "HGETALL", "HMGET", "LRANGE", "SISMEMBER"),
         *("SMEMBERS", "XRANGE", "XREAD", "XREVRANGE", "ZCARD", "ZRANGE", "ZRANGEBYLEX"),
+        *("ZRANGEBYSCORE", "ZREVRANGEBYSCORE"),
     }
 )
 

@@ -5,7 +5,7 @@ here it costs a million times. Knows nothing of what is looked for in them.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NamedTuple
 
 from indelible_protocol.errors import ErrorCode
@@ -85,22 +85,53 @@ async def pages(
             yield page
     finally:
         if ahead is not None:
-            _leave(ahead)
+            leave(ahead)
 
 
 # Whoever stops reading does not cut a connection in the middle of an answer.
-_left: "set[asyncio.Task[Page]]" = set()
+_left: "set[asyncio.Task[Any]]" = set()
 
 
-def _leave(task: "asyncio.Task[Page]") -> None:
+def leave(task: "asyncio.Task[Any]") -> None:
     _left.add(task)
 
-    def ended(task: "asyncio.Task[Page]") -> None:
+    def ended(task: "asyncio.Task[Any]") -> None:
         _left.discard(task)
         if not task.cancelled():
             task.exception()  # nobody is there to hear of it
 
     task.add_done_callback(ended)
+
+
+async def read(redis: Redis, log_id: LogId, first: int, last: int) -> Page:
+    """All of these versions in one page.
+
+    Raises:
+        MissingError: one is not there.
+    """
+    page = await _read(redis, log_id, first, last, last - first + 1)
+    if page.last != last:
+        raise MissingError("versions below its head")
+    return page
+
+
+async def exactly(redis: Redis, log_id: LogId, wanted: Sequence[int]) -> dict[int, Changed]:
+    """These versions alone.
+
+    Raises:
+        MissingError: one is not there.
+    """
+    key = keys.of_log(log_id).commits
+    async with store_answer(), redis.pipeline(transaction=False) as pipe:
+        for version in wanted:
+            pipe.execute_command(_XRANGE, key, f"{version}-0", f"{version}-0")
+        found = await pipe.execute()
+    if not all(found):
+        raise MissingError("versions below its head")
+    return {
+        version: Page(version, rows).changed()[0]
+        for version, rows in zip(wanted, found, strict=True)
+    }
 
 
 async def _read(redis: Redis, log_id: LogId, first: int, last: int, count: int) -> Page:

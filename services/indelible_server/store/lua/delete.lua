@@ -1,6 +1,6 @@
 -- Deletes a log's contents. `keep` leaves a tombstone with its last version; `discard` leaves
 -- nothing and is for a log that lost the race for its name.
--- KEYS: meta commits index chains chain_order answers0 answers1 control channel snapshots chunks removals progress
+-- KEYS: meta commits index chains chain_order answers0 answers1 control channel snapshots chunks blocks progress
 -- ARGV: nonce keep|discard
 -- REPLIES: deleted version | absent
 -- FLAGS:

@@ -1,5 +1,5 @@
--- Writes what the next versions of a log removed, and how far that goes by now.
--- KEYS: meta removals progress
+-- Writes which places the next versions of a log filled and emptied, and how far that goes by now.
+-- KEYS: meta blocks progress
 -- ARGV: nonce number (of the block) block changes entries (of the log up to the block's end)
 -- REPLIES: written | done (by another: `number` is not the next) | gone
 -- FLAGS:
