@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from indelible_server.store.connection import connect
 from indelible_server.store.durability import (
     DurabilityMonitor,
     Profile,
@@ -21,6 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from structlog.testing import capture_logs
 
+from tests.support.cluster import Cluster
 from tests.support.engines import Engine, start_engine
 
 GOOD = {
@@ -113,6 +115,54 @@ def test_untold_settings_are_one_reason() -> None:
     assert shortfalls({}, evicting, profile="relaxed") == (
         "maxmemory-policy is allkeys-lru, expected noeviction",
     )
+
+
+def test_replicas_that_are_waited_for_and_missing_fall_short_but_in_a_cluster() -> None:
+    one = {"slave0": {"state": "online"}, "slave1": {"state": "wait_bgsave"}}
+    info: dict[str, object] = {**VALKEY, **one, "role": "master"}
+    assert shortfalls(GOOD, info, profile="strict", replicas=1) == ()
+    assert shortfalls(GOOD, info, profile="strict", replicas=2) == (
+        "the store has 1 replicas, 2 expected",
+    )
+    assert shortfalls(GOOD, info, profile="strict", replicas=2, of_cluster=True) == ()
+    fewest = {"min-replicas-to-write": "2"}
+    assert [a.split(":")[1] for a in advice(info, fewest, replicas=2)] == [
+        " its logs take no commits"
+    ]
+    assert advice(info, fewest, replicas=1) == ()
+    assert "as unknown outcomes" in advice(info, {"min-replicas-to-write": "0"}, replicas=1)[0]
+    info["slave1"] = {"state": "online"}
+    assert "may lose what was acknowledged" in advice(info, fewest, replicas=1)[0]
+    assert advice({**info, "role": "slave"}, {}, replicas=1) == ()
+
+
+def test_a_node_of_a_cluster_that_is_named_as_an_engine_falls_short() -> None:
+    (reason,) = shortfalls(GOOD, {**VALKEY, "cluster_enabled": 1}, profile="strict")
+    assert "?cluster=true" in reason
+    assert (
+        shortfalls(GOOD, {**VALKEY, "cluster_enabled": 1}, profile="strict", of_cluster=True) == ()
+    )
+
+
+async def test_each_node_of_a_cluster_is_checked_the_replicas_too(cluster: Cluster) -> None:
+    clients = connect(cluster.url, connections=2, timeout_seconds=5.0)
+    monitor = DurabilityMonitor(clients.commands, "strict", replicas=clients.replicas)
+    try:
+        await monitor.check()
+        assert monitor.durable
+        primaries = await cluster.primaries()
+        for node in (primaries[0], next(n for n in cluster.nodes if n not in primaries)):
+            async with node.client() as client:
+                await client.config_set("appendfsync", "everysec")
+                await monitor.check()
+                await client.config_set("appendfsync", "always")
+            assert monitor.reasons == (
+                f"node {node.id[:8]}: appendfsync is everysec, expected always",
+            )
+        await monitor.check()
+        assert monitor.durable
+    finally:
+        await clients.close()
 
 
 def test_advice_is_given_for_engines_without_waitaof() -> None:

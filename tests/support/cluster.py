@@ -125,6 +125,38 @@ class Cluster:
 
         await until(is_whole, within_seconds=within_seconds, what="the cluster is whole")
 
+    async def stop_replicating(self, primary: Node, *, stopped: bool = True) -> None:
+        """Its replicas are told another password than there is, and cut off; or the right one."""
+        for replica in await self.replicas_of(primary):
+            async with replica.client() as client:
+                await client.config_set("masterauth", "another" if stopped else "")
+                if stopped:
+                    await client.execute_command("CLIENT", "KILL", "TYPE", "master")
+
+    async def until_replaced(self, primary: Node, *, within_seconds: float = 20.0) -> None:
+        """Returns when others see somebody else serve its slots."""
+
+        async def is_replaced() -> bool:
+            return primary not in await self.primaries()
+
+        await until(is_replaced, within_seconds=within_seconds, what="a replica was promoted")
+
+    async def move_slot(self, slot: int, target: Node) -> None:
+        """Key by key, so that for a while some of a log's are here and some are there."""
+        source = await self.primary_of(slot)
+        if source is target:
+            return
+        async with source.client() as giving, target.client() as taking:
+            await taking.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
+            await giving.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
+            while found := await giving.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                for key in found:
+                    await giving.execute_command(
+                        *("MIGRATE", "127.0.0.1", target.port, key, 0, 30_000)
+                    )
+            for each in (taking, giving):
+                await each.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target.id)
+
     async def flush(self) -> None:
         """No keys and no functions; slots and nodes stay."""
         for node in await self.primaries():

@@ -24,15 +24,14 @@ Window = tuple[int, int]  # first and last possible moment of a fault, in ns
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class Deployment:
-    """`services` are API processes; each keeps its URL over `kill` and `start`."""
+class Processes:
+    """`services` are API processes on one store; each keeps its URL over `kill` and `start`."""
 
-    def __init__(self, folder: Path, engine: Engine, power: PowerCut | None) -> None:
-        self.engine = engine
+    def __init__(self, folder: Path, store_url: str) -> None:
+        self.store_url = store_url
         self.services: list[Service] = []
         self._started: list[Service] = []
         self._folder = folder
-        self._power = power
         self._secret = os.urandom(32).hex().encode()
         self._secret_file = folder / "secret"
         self._secret_file.write_bytes(self._secret)
@@ -45,7 +44,7 @@ class Deployment:
         return [service.url for service in self.services]
 
     async def make_tenant(self) -> None:
-        self.tenant_id, self.apikey = await make_tenant(self.engine.url, self._secret)
+        self.tenant_id, self.apikey = await make_tenant(self.store_url, self._secret)
 
     async def start_service(
         self,
@@ -59,7 +58,7 @@ class Deployment:
         service = Service(
             arguments=(
                 "api",
-                *("--redis", store_url or self.engine.url),
+                *("--redis", store_url or self.store_url),
                 *("--secret-file", str(self._secret_file)),
                 *arguments,
             ),
@@ -71,6 +70,28 @@ class Deployment:
         if listed:
             self.services.append(service)
         return service
+
+    async def kill_a_process(self, rng: random.Random) -> Window:
+        """kill -9 of an API process, and its next start."""
+        service = rng.choice(self.services)
+        fault = await frozen(service.pid)
+        await asyncio.to_thread(service.kill)
+        await asyncio.to_thread(service.start)
+        return fault
+
+    async def stop(self) -> None:
+        for service in self._started:
+            if service.process is not None and service.process.poll() is None:
+                await asyncio.to_thread(service.kill)
+
+
+class Deployment(Processes):
+    """One engine and its API processes."""
+
+    def __init__(self, folder: Path, engine: Engine, power: PowerCut | None) -> None:
+        super().__init__(folder, engine.url)
+        self.engine = engine
+        self._power = power
 
     async def configure(self, setting: str, value: str) -> None:
         """Changes a setting of the running engine."""
@@ -103,18 +124,8 @@ class Deployment:
         await self.engine.kill()
         return fault
 
-    async def kill_a_process(self, rng: random.Random) -> Window:
-        """kill -9 of an API process, and its next start."""
-        service = rng.choice(self.services)
-        fault = await frozen(service.pid)
-        await asyncio.to_thread(service.kill)
-        await asyncio.to_thread(service.start)
-        return fault
-
     async def stop(self) -> None:
-        for service in self._started:
-            if service.process is not None and service.process.poll() is None:
-                await asyncio.to_thread(service.kill)
+        await super().stop()
         await self.engine.stop()
 
 

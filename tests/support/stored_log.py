@@ -3,17 +3,29 @@
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import cast
+from urllib.parse import urlsplit
 
 import msgpack
 from indelible_protocol.commands import Op as StoredOp
 from indelible_protocol.commands import decode_body
 from indelible_protocol.records import Header
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
 
 from tests.support.operations import Command, Op, Stored, token_of
 from tests.support.timeline import Timeline
 
 _SLICE = 5_000
+
+
+def store_at(url: str) -> Redis | RedisCluster:
+    """redis-py's own client of an engine, or of the cluster that `?cluster=true` says it is."""
+    if "cluster=true" not in url:
+        return Redis.from_url(url, protocol=2)
+    hosts = urlsplit(url).netloc.split(",")
+    places = [host.rpartition(":") for host in hosts]
+    nodes = [ClusterNode(host, int(port)) for host, _, port in places]
+    return RedisCluster(startup_nodes=nodes, protocol=2)
 
 
 async def stored_versions(
@@ -25,7 +37,7 @@ async def stored_versions(
     """
     value_of = {sha256(command.value.encode()).digest(): command.value for command in sent}
     stored = []
-    async with Redis.from_url(store_url, protocol=2) as store:
+    async with store_at(store_url) as store:
         start = "-"
         while True:
             entries = cast(
@@ -72,7 +84,7 @@ async def disagreements(
     (with a `/` and a number behind where each send had a key of its own).
     """
     tag = f"{{{log_id.hex()}}}:"
-    async with Redis.from_url(store_url, protocol=2) as store:
+    async with store_at(store_url) as store:
         meta = cast("dict[bytes, bytes]", await store.hgetall(tag + "meta"))
         index = cast("dict[bytes, bytes]", await store.hgetall(tag + "index"))
         answers = cast(

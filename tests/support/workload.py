@@ -133,6 +133,10 @@ class Workload:
         await self._session.close()
 
     @property
+    def log_ids(self) -> list[bytes]:
+        return [log.id for log in self._logs]
+
+    @property
     def operations(self) -> int:
         return sum(len(log.operations) for log in self._logs)
 

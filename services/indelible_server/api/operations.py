@@ -21,6 +21,7 @@ async def readyz(request: web.Request) -> web.Response:
             "ready": not reasons,
             "reasons": list(reasons),
             "durability": services.settings.durability,
+            "replicas": services.durability.replicas,
         },
         status=503 if reasons else 200,
     )

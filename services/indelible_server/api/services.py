@@ -120,7 +120,7 @@ def make_services(
     metrics.waiters.set_function(lambda: wakeups.waiter_count)
     metrics.overdue_wait_seconds.set_function(wakeups.overdue_seconds)
     metrics.missed_hints.set_function(lambda: wakeups.missed_hints)
-    durability = DurabilityMonitor(redis, settings.durability)
+    durability = DurabilityMonitor(redis, settings.durability, replicas=clients.replicas)
     metrics.durable.set_function(lambda: durability.durable)
     loaded = asyncio.Event()
 

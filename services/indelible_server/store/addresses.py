@@ -43,7 +43,10 @@ def read_address(url: str) -> StoreAddress:
     if not _CLUSTER_WORDS[word]:
         if len(hosts) > 1:
             raise ValueError("the store's URL names several addresses: add ?cluster=true")
-        return StoreAddress(url=urlunsplit(parts._replace(query=urlencode(options))), seeds=())
+        single = url
+        if "cluster" in parts.query:
+            single = urlunsplit(parts._replace(query=urlencode(options)))
+        return StoreAddress(url=single, seeds=())
     if parts.scheme not in ("redis", "rediss"):
         raise ValueError(f"a cluster is reached by redis:// or rediss://, not {parts.scheme}://")
     if parts.path.strip("/") not in ("", "0"):

@@ -284,6 +284,10 @@ class BatchingRedis(Redis):
             return await self.batcher.execute(*args)
         return await Redis.execute_command(self, *args, **options)
 
+    def begin(self, command: Sequence[Argument], deliver: Deliver) -> None:
+        """`execute_command` of a small command without a task, as `Batcher.ask`."""
+        self.batcher.ask(command, deliver)
+
     def abandon(self) -> None:
         """Trusts no connection any more that carries batches."""
         self.batcher.abandon()

@@ -10,6 +10,7 @@ import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -27,6 +28,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from indelible_server.store.batching import Argument, Deliver
 from indelible_server.store.replicas import NodeClient
 from indelible_server.store.slots import Address, SlotMap, key_of, read_slot_map, slot_of
 from indelible_server.store.subscription import ClusterSubscription
@@ -37,6 +39,8 @@ _VIEWS = 5
 _VIEW_SECONDS = 1.0
 _REFRESH_PAUSE_SECONDS = 0.1
 _PAUSES = (0.002, 0.05)
+# What another map of the cluster might mend.
+_DOUBTS = (ConnectionError, TimeoutError, ClusterDownError, OSError)
 _Command = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -63,6 +67,7 @@ class Cluster(Redis):
         self._nodes: dict[Address, NodeClient] = {}
         self._map: SlotMap | None = None
         self._refreshing: asyncio.Task[SlotMap] | None = None
+        self._going_on: set[asyncio.Task[None]] = set()
         super().__init__(connection_pool=_ClusterPool(self))
 
     # What stands in for a client of one node.
@@ -75,10 +80,39 @@ class Cluster(Redis):
 
         async def send(node: NodeClient, asking: bool) -> Any:
             if asking:
-                return await node.ask(*args, **options)
+                return await node.execute_asking(*args, **options)
             return await node.execute_command(*args, **options)
 
         return await self._settled(slot_of(key), send)
+
+    def begin(self, command: Sequence[Argument], deliver: Deliver) -> None:
+        """`execute_command` of a small command; without a task where nothing is in the way."""
+        key = key_of(command)
+        owner = self._map.owners[slot_of(key)] if self._map and key else None
+        if owner is None:
+            self._go_on(command, deliver)
+        else:
+            self.node(owner).begin(command, partial(self._begun, command, deliver))
+
+    def _begun(self, command: Sequence[Argument], deliver: Deliver, reply: object) -> None:
+        if _is_astray(reply):
+            self._go_on(command, deliver)
+            return
+        if isinstance(reply, _DOUBTS):
+            self.doubt()
+        deliver(reply)
+
+    def _go_on(self, command: Sequence[Argument], deliver: Deliver) -> None:
+        task = asyncio.ensure_future(self._deliver(command, deliver))
+        self._going_on.add(task)
+        task.add_done_callback(self._going_on.discard)
+
+    async def _deliver(self, command: Sequence[Argument], deliver: Deliver) -> None:
+        try:
+            reply = await self.execute_command(*command)
+        except (RedisError, OSError) as error:
+            reply = error
+        deliver(reply)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "Pipeline":
         return _ClusterPipeline(self, transaction)
@@ -145,20 +179,30 @@ class Cluster(Redis):
         return await asyncio.shield(self._refreshing)
 
     async def _refresh(self) -> SlotMap:
-        known = () if self._map is None else self._map.nodes
+        known = self._map.nodes if self._map else ()
         asked = [*random.sample(known, min(len(known), _VIEWS)), *self._seeds]
         views = await asyncio.gather(*map(self._view, dict.fromkeys(asked)))
         newest = max(filter(None, views), key=lambda view: view.epoch, default=None)
         if newest is None:
             await asyncio.sleep(_REFRESH_PAUSE_SECONDS)
             raise ConnectionError("Error connecting to any node of the cluster")
-        if self._map is None or newest.primaries != self._map.primaries:
-            log.info("cluster.seen", primaries=len(newest.primaries), epoch=newest.epoch)
+        before, now = set(self._map.primaries if self._map else ()), set(newest.primaries)
         self._map = newest
+        if before != now:
+            log.info("cluster.seen", primaries=len(now), epoch=newest.epoch)
+        for address in before - now:
+            await self._let_go(address)
         for address in set(self._nodes) - {*newest.nodes, *self._seeds}:
-            await self._nodes.pop(address).connection_pool.disconnect(inuse_connections=False)
+            await self._nodes.pop(address).aclose(close_connection_pool=True)
         await asyncio.sleep(_REFRESH_PAUSE_SECONDS)  # many failures make one look
         return newest
+
+    async def _let_go(self, address: Address) -> None:
+        """A node that lost its rank is not listened to: what it answers may be of the past."""
+        if address in self._nodes:
+            node = self._nodes[address]
+            node.abandon()
+            await node.connection_pool.disconnect(inuse_connections=True)
 
     async def _view(self, address: Address) -> SlotMap | None:
         node = self.node(address)
@@ -195,7 +239,7 @@ class Cluster(Redis):
                 await asyncio.sleep(random.uniform(pause / 2, pause))
                 pause = min(2 * pause, most)
                 address, asking = await self.owner_of(slot), False
-            except (ConnectionError, TimeoutError, ClusterDownError, OSError):
+            except _DOUBTS:
                 self.doubt()
                 raise
             if loop.time() > deadline:
@@ -246,6 +290,14 @@ class Cluster(Redis):
         assert key is not None, "a transaction's commands name keys"
         answers: list[Any] = await self._settled(slot_of(key), send)
         return answers
+
+
+async def members(redis: Redis) -> dict[str, Redis]:
+    """All nodes by name, from a new look at a cluster; an engine by itself has none."""
+    if not isinstance(redis, Cluster):
+        return {"": redis}
+    seen = await redis.refresh()
+    return {seen.names[address]: redis.node(address) for address in seen.nodes}
 
 
 async def primaries(redis: Redis) -> Sequence[Redis]:

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from indelible_server.store import functions, keys
 from indelible_server.store.admission import Admitted, LogIdentity
 from indelible_server.store.batching import BatchingRedis
+from indelible_server.store.cluster import Cluster
 from indelible_server.store.connection import write_outcome
 from indelible_server.store.covering import Covering
 from indelible_server.store.errors import OutcomeUnknown, Refusal
@@ -104,7 +105,7 @@ class Commits:
             settle(_outcome(reply))
 
         self.reach("before_commit_call")
-        if isinstance(self._redis, BatchingRedis):
+        if isinstance(self._redis, (BatchingRedis, Cluster)):
             functions.ask(self._redis, "commit", log_keys, arguments, settled)
         else:
             self._start(self._call(log_keys, arguments, settled))
@@ -141,10 +142,14 @@ class Commits:
         try:
             log_keys = keys.of_log(log_id).all()
             reply = await functions.call(self._redis, "recall", log_keys, asked)
-            if reply[0] == "repeated":
-                await self._covering.fence(log_id)  # recalling writes nothing
         except Refusal as other:
             settle(other)
+            return
+        try:
+            if reply[0] == "repeated":
+                await self._covering.fence(log_id)  # recalling writes nothing
+        except Refusal:
+            settle(OutcomeUnknown("too few replicas hold it"))
         else:
             settle(_outcome(reply) if reply[0] == "repeated" else refusal)
 

@@ -61,11 +61,7 @@ class Covering:
         if not self._replicas:
             return
         shown = _DELETED if deleted else version
-        known = self._known.get(log_id, 0)
-        if known > shown:  # a failover took back what was safe: what is known is of another past
-            del self._known[log_id]
-            known = 0
-        if shown <= max(known, int(stored or 0)):
+        if shown <= max(self._known.get(log_id, 0), int(stored or 0)):
             return
         await self._shared(log_id)
         if self._known.get(log_id, 0) < shown:  # that one had begun before there was this version

@@ -8,11 +8,14 @@ is ready, or answers NOT_DURABLE, accordingly.
 import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, TypeVar
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
+
+from indelible_server.store.cluster import members
 
 Profile = Literal["strict", "relaxed"]
 
@@ -23,8 +26,11 @@ HURRIED_SECONDS = 0.5
 
 _STRICT = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
 _EVICTION = "maxmemory-policy"
+_FEWEST = "min-replicas-to-write"
 _FLOORS = {"valkey": (7, 2), "redis": (7, 0)}
 _ADVISED = (7, 2)
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -39,14 +45,26 @@ class StoreSettings:
 
 
 def shortfalls(
-    config: Mapping[str, str], info: Mapping[str, object], *, profile: Profile
+    config: Mapping[str, str],
+    info: Mapping[str, object],
+    *,
+    profile: Profile,
+    replicas: int = 0,
+    of_cluster: bool = False,
 ) -> tuple[str, ...]:
-    """Why the store does not hold what `profile` promises; empty if it does.
+    """Why the engine does not hold what `profile` promises; empty if it does.
 
     `relaxed` promises less about a crash, but no profile lives with eviction: it deletes
     what was acknowledged, crash or not. A setting that is not told counts against.
+
+    `replicas` must hold an acknowledged update; that a part of a cluster lacks them is no reason
+    to refuse the others' commits.
     """
     found = [*_version_shortfalls(info)]
+    if not of_cluster and info.get("cluster_enabled") == 1:
+        found.append("the store is a node of a cluster: say so in its URL, with ?cluster=true")
+    if not of_cluster and _replicas_of(info) < replicas:
+        found.append(f"the store has {_replicas_of(info)} replicas, {replicas} expected")
     expected = dict(_STRICT) if profile == "strict" else {}
     told = dict(config)
     # Stores that refuse CONFIG GET still tell this one.
@@ -67,15 +85,33 @@ def shortfalls(
     return tuple(found)
 
 
-def advice(info: Mapping[str, object]) -> tuple[str, ...]:
-    """What an operator should know of a store that is good enough."""
+def advice(
+    info: Mapping[str, object], config: Mapping[str, str] = NOTHING, *, replicas: int = 0
+) -> tuple[str, ...]:
+    """What an operator should know of an engine that is good enough."""
+    found = []
     name, version = _engine(info)
     if _FLOORS[name] <= version < _ADVISED:
-        return (
+        found.append(
             f"{name} {_text(version)} has no WAITAOF: only appendfsync always protects a write; "
-            f"{_text(_ADVISED)} or newer is advised",
+            f"{_text(_ADVISED)} or newer is advised"
         )
-    return ()
+    if not replicas or info.get("role") != "master":
+        return tuple(found)
+    there = _replicas_of(info)
+    if there < replicas:
+        found.append(f"{there} replicas, {replicas} are waited for: its logs take no commits")
+    if there > replicas:
+        found.append(
+            f"{there} replicas, {replicas} are waited for: a failover to another may lose what "
+            "was acknowledged"
+        )
+    if int(config.get(_FEWEST, "0")) < replicas:
+        found.append(
+            f"{_FEWEST} is {config.get(_FEWEST, 'not told')}: without replicas commits end as "
+            "unknown outcomes after a wait, and are not refused at once"
+        )
+    return tuple(found)
 
 
 async def read_settings(client: Redis) -> StoreSettings:
@@ -86,7 +122,7 @@ async def read_settings(client: Redis) -> StoreSettings:
     """
     info = await _within_deadline(client.info())
     try:
-        config = await _within_deadline(client.config_get(*_STRICT, _EVICTION))
+        config = await _within_deadline(client.config_get(*_STRICT, _EVICTION, _FEWEST))
     except ResponseError:  # a managed service, or a user without the right
         config = {}
     return StoreSettings(
@@ -96,12 +132,16 @@ async def read_settings(client: Redis) -> StoreSettings:
 
 
 class DurabilityMonitor:
-    """Checks a store again and again. Not durable until the first check has said so."""
+    """Checks a store, every node of it, again and again. Not durable until the first check has
+    said so."""
 
-    def __init__(self, client: Redis, profile: Profile, every_seconds: float = 10.0) -> None:
+    def __init__(
+        self, client: Redis, profile: Profile, every_seconds: float = 10.0, *, replicas: int = 0
+    ) -> None:
         self._client = client
         self._profile = profile
         self._every_seconds = every_seconds
+        self.replicas = replicas
         self._advice: tuple[str, ...] = ()
         self.reasons: tuple[str, ...] = ("the store was not checked yet",)
         self._logged: tuple[str, ...] = ()
@@ -111,15 +151,44 @@ class DurabilityMonitor:
         return not self.reasons
 
     async def check(self) -> None:
-        """Look once. A store that cannot be examined falls short; nothing is raised."""
+        """Look once. A store that cannot be examined falls short; nothing is raised.
+
+        A node of a cluster that cannot be examined is advice: its own logs tell for themselves.
+        """
         try:
-            settings = await read_settings(self._client)
+            nodes = await members(self._client)
         except (RedisError, OSError) as error:
-            # The text of a foreign error may name addresses; its kind is enough here.
-            self._note((f"the store cannot be examined ({type(error).__name__})",))
+            self._note((_unexamined(error),))
             return
-        self._note(shortfalls(settings.config, settings.info, profile=self._profile))
-        self._advise(advice(settings.info))
+        told = await asyncio.gather(*map(read_settings, nodes.values()), return_exceptions=True)
+        reasons: list[str] = []
+        given: list[str] = []
+        examined = False
+        for name, settings in zip(nodes, told, strict=True):
+            place = f"node {name}: " if name else ""
+            if isinstance(settings, StoreSettings):
+                examined = True
+                short, advised = self._judge(settings, of_cluster=bool(name))
+                reasons += [place + reason for reason in short]
+                given += [place + each for each in advised]
+            elif isinstance(settings, (RedisError, OSError)):
+                given.append(place + _unexamined(settings))
+            else:
+                raise settings
+        self._note(tuple(reasons) if examined else tuple(given))
+        self._advise(tuple(given) if examined else ())
+
+    def _judge(
+        self, settings: StoreSettings, *, of_cluster: bool
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        short = shortfalls(
+            settings.config,
+            settings.info,
+            profile=self._profile,
+            replicas=self.replicas,
+            of_cluster=of_cluster,
+        )
+        return short, advice(settings.info, settings.config, replicas=self.replicas)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Check at once, then every so often, until `stop`."""
@@ -148,6 +217,17 @@ class DurabilityMonitor:
         if given and given != self._advice:
             log.warning("durability.advised", advice=list(given))
         self._advice = given
+
+
+def _unexamined(error: BaseException) -> str:
+    # The text of a foreign error may name addresses; its kind is enough here.
+    return f"the store cannot be examined ({type(error).__name__})"
+
+
+def _replicas_of(info: Mapping[str, object]) -> int:
+    """How many replicas are connected and follow."""
+    told = (value for name, value in info.items() if name.startswith("slave"))
+    return sum(isinstance(each, dict) and each.get("state") == "online" for each in told)
 
 
 def _version_shortfalls(info: Mapping[str, object]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from indelible_server.store.batching import BatchingRedis
-from indelible_server.store.cluster import primaries
+from indelible_server.store.cluster import Cluster, primaries
 from indelible_server.store.connection import (
     distrust,
     store_answer,
@@ -102,13 +102,18 @@ def source() -> tuple[str, dict[str, Function]]:
 async def load(redis: Redis) -> None:
     """Loads the library, on each primary of a cluster, unless this very source is there already.
 
+    A primary that is away gets it when it is back: `call` finds out.
+
     Raises:
-        StoreUnavailable: it is absent or another text, and this user may not load it.
+        StoreUnavailable: on none of them; it is absent or another text, and this user may not
+            load it.
     """
     async with store_answer():
         nodes = await primaries(redis)
-    for node in nodes:
-        await _load_on(node)
+    loads = await asyncio.gather(*map(_load_on, nodes), return_exceptions=True)
+    failures = [error for error in loads if error is not None]
+    if len(failures) == len(nodes):
+        raise failures[0]
 
 
 async def _load_on(redis: Redis) -> None:
@@ -159,7 +164,9 @@ Reply = list[bytes | int]
 async def call(
     redis: Redis, verb: str, keys: Sequence[str], arguments: Sequence[Argument]
 ) -> tuple[str, Reply]:
-    """Calls a verb once, never again; the reply's first word and the rest.
+    """Calls a verb once; the reply's first word and the rest.
+
+    Never again, but for a node that does not know it: it is given the library, and asked then.
 
     Every call carries a fresh nonce that the reply must echo, so that an answer to somebody
     else's call can never be taken for this one's.
@@ -172,7 +179,13 @@ async def call(
     function = source()[1][verb]
     nonce, command = _command(function, keys, arguments)
     async with write_outcome() if function.writes else store_answer():
-        reply = await redis.execute_command(*command)
+        try:
+            reply = await redis.execute_command(*command)
+        except ResponseError as error:
+            if not _is_unknown_there(error):
+                raise
+            await load(redis)
+            reply = await redis.execute_command(*command)
     if not _is_of(nonce, reply):
         await distrust(redis)
         raise OutcomeUnknown(_ANOTHERS)
@@ -180,7 +193,7 @@ async def call(
 
 
 def ask(
-    redis: BatchingRedis,
+    redis: BatchingRedis | Cluster,
     verb: str,
     keys: Sequence[str],
     arguments: Sequence[Argument],
@@ -193,15 +206,43 @@ def ask(
     nonce, command = _command(source()[1][verb], keys, arguments)
 
     def delivered(reply: Any) -> None:
-        if isinstance(reply, Exception):
+        if isinstance(reply, ResponseError) and _is_unknown_there(reply):
+            task = asyncio.ensure_future(_load_and_call(redis, verb, keys, arguments, deliver))
+            _loading.add(task)
+            task.add_done_callback(_loading.discard)
+        elif isinstance(reply, Exception):
             deliver(write_refusal(reply))
         elif _is_of(nonce, reply):
             deliver((reply[1].decode(), reply[2:]))
         else:
-            redis.batcher.abandon()
+            redis.abandon()
             deliver(OutcomeUnknown(_ANOTHERS))
 
-    redis.batcher.ask(command, delivered)
+    redis.begin(command, delivered)
+
+
+_loading: set["asyncio.Task[None]"] = set()
+
+
+async def _load_and_call(
+    redis: Redis,
+    verb: str,
+    keys: Sequence[str],
+    arguments: Sequence[Argument],
+    deliver: Callable[[tuple[str, Reply] | Refusal], None],
+) -> None:
+    outcome: tuple[str, Reply] | Refusal
+    try:
+        await load(redis)
+        outcome = await call(redis, verb, keys, arguments)
+    except Refusal as refusal:
+        outcome = refusal
+    deliver(outcome)
+
+
+def _is_unknown_there(error: ResponseError) -> bool:
+    """A node that joined the cluster after our start: nothing was done there."""
+    return "Function not found" in str(error)
 
 
 _ANOTHERS = "an answer to another call came back"

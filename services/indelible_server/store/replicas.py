@@ -75,7 +75,10 @@ class NodeClient(BatchingRedis):
             return await self._writes.execute(*args)
         return await self._send(args, options)
 
-    async def ask(self, *args: Any, **options: Any) -> Any:
+    def begin(self, command: Sequence[Argument], deliver: Deliver) -> None:
+        (self._writes if is_write(command) else self.batcher).ask(command, deliver)
+
+    async def execute_asking(self, *args: Any, **options: Any) -> Any:
         """As `execute_command`, of a node that is only just taking over the key's slot."""
         return await self._send(args, options, before=("ASKING",))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 SLOTS = 16_384
+_NAME_CHARS = 8
 _ANYWHERE = frozenset({"CLUSTER", "CONFIG", "FUNCTION", "INFO", "PING"})
 _COUNTED = frozenset({"FCALL", "FCALL_RO"})
 
@@ -45,12 +46,16 @@ def slot_of(key: str | bytes) -> int:
 
 @dataclass(slots=True, kw_only=True)
 class SlotMap:
-    """A node's view of its cluster; newer where `epoch` is greater."""
+    """A node's view of its cluster; newer where `epoch` is greater.
+
+    `names` begin as the nodes' names in CLUSTER NODES do.
+    """
 
     epoch: int
     owners: list[Address | None] = field(repr=False)
     primaries: tuple[Address, ...]
     replicas: tuple[Address, ...]
+    names: dict[Address, str]
 
     @property
     def nodes(self) -> tuple[Address, ...]:
@@ -71,7 +76,11 @@ def read_slot_map(info: bytes, rows: Iterable[Sequence[Any]], asked: Address) ->
     owners: list[Address | None] = [None] * SLOTS
     primaries: dict[Address, None] = {}
     replicas: dict[Address, None] = {}
+    names: dict[Address, str] = {}
     for first, last, primary, *others in rows:
+        names |= {
+            _address(node, asked): node[2].decode()[:_NAME_CHARS] for node in (primary, *others)
+        }
         owner = _address(primary, asked)
         primaries[owner] = None
         replicas |= dict.fromkeys(_address(other, asked) for other in others)
@@ -81,6 +90,7 @@ def read_slot_map(info: bytes, rows: Iterable[Sequence[Any]], asked: Address) ->
         owners=owners,
         primaries=tuple(primaries),
         replicas=tuple(replicas),
+        names=names,
     )
 
 

@@ -2,7 +2,7 @@
 
 Looks like a connection of redis-py to who listens (`wakeups`). Owns one connection for each node
 that serves a wanted channel, and moves a channel's subscription when its slot moves or its node
-is gone. A second confirmation of a channel tells the listener that hints may have been lost.
+is gone. The end of one and the confirmation of the next tell the listener what it has missed.
 """
 
 import asyncio
@@ -142,7 +142,9 @@ class ClusterSubscription:
     def _lose(self, names: list[str]) -> None:
         for link in self._links.values():
             link.channels.difference_update(names)
-        self._homeless.update(self._wanted.intersection(names))
+        for name in self._wanted.intersection(names) - self._homeless:
+            self._homeless.add(name)
+            self._messages.put_nowait([b"sunsubscribe", name.encode(), 0])
         self._has_homeless.set()
 
     async def _let_go(self, name: str) -> None:

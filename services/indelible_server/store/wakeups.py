@@ -84,6 +84,7 @@ class Wakeups:
         self._channels: dict[Watched, _Channel] = {}
         self._names: dict[bytes, Watched] = {}
         self._connection: AbstractConnection | None = None
+        self._interrupted: set[Watched] = set()
         self._recheck_now = asyncio.Event()
         self._draining = False
         self._unanswered_pings = 0
@@ -276,6 +277,12 @@ class Wakeups:
             return
         if word == b"ssubscribe":
             self._channels[watched].begin()
+            if watched in self._interrupted:  # what was told in between is lost
+                self._interrupted.discard(watched)
+                self._recheck_now.set()
+        elif word == b"sunsubscribe":  # its slot has moved: a cluster's subscription follows it
+            self._channels[watched].end()
+            self._interrupted.add(watched)
         elif word == b"smessage":
             self.hint(watched, int(data) if data.isdigit() else _BEYOND_ALL)
 
@@ -330,6 +337,7 @@ class Wakeups:
             name = _channel_name(watched)
             del self._channels[watched]
             self._names.pop(name.encode(), None)
+            self._interrupted.discard(watched)
             if self._connection is not None and channel.subscribed.is_set():
                 try:
                     await self._connection.send_command("SUNSUBSCRIBE", name)

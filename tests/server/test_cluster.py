@@ -1,0 +1,131 @@
+"""How a client finds its way in a cluster: addresses, slots, functions, hints."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+from indelible_protocol.commands import LogKind
+from indelible_protocol.ids import LogId
+from indelible_server.store import functions, keys
+from indelible_server.store.addresses import read_address
+from indelible_server.store.connection import Clients, connect
+from indelible_server.store.slots import Address, key_of, slot_of
+from indelible_server.store.waiters import Watch
+from indelible_server.store.wakeups import Wakeups
+from redis.crc import key_slot
+
+from tests.support.cluster import Cluster
+from tests.support.polling import until
+
+LOG_ID = LogId(bytes(range(32)))
+
+
+@pytest.fixture
+async def clients(cluster: Cluster) -> AsyncIterator[Clients]:
+    clients = connect(cluster.url, connections=4, timeout_seconds=5.0)
+    await functions.load(clients.commands)
+    yield clients
+    await clients.close()
+
+
+def test_an_address_names_one_engine_or_the_seeds_of_a_cluster() -> None:
+    one = read_address("redis://user:p%40ss@h:1/0?socket_keepalive=yes")
+    assert (one.url, one.is_cluster) == ("redis://user:p%40ss@h:1/0?socket_keepalive=yes", False)
+    many = read_address("rediss://user:p%40ss@h:1,[::1]:2,other/?cluster=true")
+    assert many.seeds == (Address("h", 1), Address("::1", 2), Address("other", 6379))
+    assert many.url_of(Address("10.0.0.7", 9)) == "rediss://user:p%40ss@10.0.0.7:9"
+    assert many.url_of(Address("::1", 9)) == "rediss://user:p%40ss@[::1]:9"
+    assert read_address("unix:///run/socket").url == "unix:///run/socket"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h:1,h:2",
+        "redis://h:1/?cluster=perhaps",
+        "unix:///run/socket?cluster=true",
+        "redis://h:1/3?cluster=true",
+        "redis://h:x/?cluster=true",
+        "redis://h:70000/?cluster=true",
+    ],
+)
+def test_an_address_that_says_two_things_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        read_address(url)
+
+
+def test_slots_are_those_of_the_specification() -> None:
+    rng = random.Random(1)
+    texts = ["{}", "{}a", "a{b}c", "{a}{b}", "a{b", "}{a}", "", "{a"]
+    texts += ["".join(rng.choices("{}ab:", k=12)) for _ in range(2_000)]
+    assert [slot_of(text) for text in texts] == [key_slot(text.encode()) for text in texts]
+    assert len({slot_of(key) for key in keys.of_log(LOG_ID).all()}) == 1
+    name = keys.name("t", "d", LogKind.OPAQUE, b"n")
+    assert key_of(("FCALL", "f", 1, name, b"nonce")) == name
+    assert key_of(("XREAD", "COUNT", 1, "BLOCK", 5, "STREAMS", "s", "$")) == "s"
+    assert key_of(("INFO", "replication")) is None
+
+
+async def test_answers_of_many_nodes_come_back_in_order(clients: Clients) -> None:
+    redis = clients.commands
+    names = [f"{{{number}}}:key" for number in range(300)]
+    await asyncio.gather(*(redis.execute_command("SET", name, name) for name in names))
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.get(name)
+        assert await pipe.execute() == [name.encode() for name in names]
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.get(names[7])
+        pipe.get(names[7])
+        assert await pipe.execute() == [names[7].encode()] * 2
+
+
+async def test_a_node_without_the_functions_is_given_them_when_it_is_asked(
+    clients: Clients, cluster: Cluster
+) -> None:
+    meta = keys.of_log(LOG_ID).meta
+    node = await cluster.primary_of(slot_of(meta))
+    async with node.client() as client:
+        await client.function_flush("SYNC")
+    word, _ = await functions.call(clients.commands, "cover", [meta], [0])
+    assert word == "absent"
+
+
+async def test_a_channel_is_heard_after_its_slot_has_moved(
+    clients: Clients, cluster: Cluster
+) -> None:
+    versions = {LOG_ID: 1}
+
+    async def read(watched: object) -> list[int | None]:
+        return [versions[LOG_ID] for _ in watched]  # type: ignore[attr-defined]
+
+    wakeups = Wakeups(clients.subscriber, read, recheck_seconds=60.0)
+    stop = asyncio.Event()
+    running = asyncio.create_task(wakeups.run(stop))
+    slot = slot_of(keys.of_log(LOG_ID).channel)
+    home = await cluster.primary_of(slot)
+    away = next(node for node in await cluster.primaries() if node is not home)
+
+    async def is_subscribed_at(node: object) -> bool:
+        async with node.client() as client:  # type: ignore[attr-defined]
+            told = await client.execute_command("PUBSUB", "SHARDCHANNELS")
+        return keys.of_log(LOG_ID).channel in told
+
+    try:
+        for number, node in enumerate((home, away, home), start=2):
+            await cluster.move_slot(slot, node)
+            watch = Watch()
+            sleeping = asyncio.create_task(wakeups.sleep(watch, 30.0, also={LOG_ID: number - 1}))
+            await until(lambda at=node: is_subscribed_at(at), what="subscribed where the slot is")  # type: ignore[misc]
+            versions[LOG_ID] = number
+            await clients.commands.execute_command(
+                "SPUBLISH", keys.of_log(LOG_ID).channel, str(number)
+            )
+            async with asyncio.timeout(5.0):
+                assert await sleeping == "moved"
+            wakeups.release(watch)
+    finally:
+        stop.set()
+        await running
+        await cluster.move_slot(slot, home)
