@@ -19,17 +19,18 @@ import aiohttp
 from indelible_protocol import limits, paths
 from indelible_protocol.ids import LogId
 from indelible_server.store import keys
-from redis.asyncio import Redis
 
 from tests.benchmarks import building, closed_loop
 from tests.benchmarks.building import Growing, Making
 from tests.benchmarks.closed_loop import Answers, Load
 from tests.benchmarks.figures import CheckFailed, check
 from tests.benchmarks.workers import ServerProcess, Worker
-from tests.support.deployment import Deployment
-from tests.support.engines import start_engine
+from tests.support.cluster import start_nodes
+from tests.support.deployment import Deployment, Processes
+from tests.support.engines import Engine, start_engine
 from tests.support.native_api import NativeApi
 from tests.support.service import Service
+from tests.support.stored_log import store_at
 from tests.support.writers import SealedWriter
 
 A = TypeVar("A")
@@ -96,7 +97,8 @@ def progress(text: str) -> None:
 class Stage:
     """`api` is the one API process unless more were asked for; `worker` makes the load."""
 
-    deployment: Deployment
+    deployment: Processes
+    engine: Engine
     worker: Worker
     folder: Path
     _leaving: AsyncExitStack = field(repr=False)
@@ -115,7 +117,7 @@ class Stage:
 
     @property
     def pids(self) -> Mapping[str, int]:
-        return {"server": self.api.pid, "engine": self.deployment.engine.pid}
+        return {"server": self.api.pid, "engine": self.engine.pid}
 
     async def another_worker(self) -> Worker:
         worker = await Worker.start()
@@ -136,7 +138,7 @@ class Stage:
         logs: list[LogId] = await self.worker.run(
             building.make_logs,
             Making(
-                url=self.deployment.engine.url,
+                url=self.deployment.store_url,
                 tenant=self.deployment.tenant_id,
                 prefix=prefix,
                 count=count,
@@ -148,7 +150,7 @@ class Stage:
         self, log_id: LogId, commits: int, *, keys: int, value_bytes: int, batch: int = 1
     ) -> int:
         """The log's version, once it has that many commits more; see `building.Growing`."""
-        engine = self.deployment.engine
+        engine = self.engine
         version: int = await self.worker.run(
             building.grow,
             Growing(
@@ -181,7 +183,7 @@ class Stage:
     async def versions_stored(self, logs: Sequence[LogId]) -> list[int]:
         """XLEN of each log's stream: how many versions the engine holds."""
         async with (
-            Redis.from_url(self.deployment.engine.url) as store,
+            store_at(self.deployment.store_url) as store,
             store.pipeline(transaction=False) as pipe,
         ):
             for log in logs:
@@ -237,4 +239,32 @@ async def stage(*arguments: str, processes: int = 1) -> AsyncIterator[Stage]:
         )
         worker = await Worker.start()
         leaving.push_async_callback(worker.stop)
-        yield Stage(deployment=deployment, worker=worker, folder=folder, _leaving=leaving)
+        yield Stage(
+            deployment=deployment, engine=engine, worker=worker, folder=folder, _leaving=leaving
+        )
+
+
+@asynccontextmanager
+async def clustered_stage(*arguments: str) -> AsyncIterator[Stage]:
+    """A cluster of 3 + 3 nodes that sync each write, and one API process on it.
+
+    `engine` is one of its primaries, which serves about a third of the logs.
+    """
+    async with AsyncExitStack() as leaving:
+        folder = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        cluster = await start_nodes(folder / "nodes")
+        leaving.push_async_callback(cluster.stop)
+        processes = Processes(folder, cluster.url)
+        leaving.push_async_callback(processes.stop)
+        await processes.make_tenant()
+        await processes.start_service(*SETTINGS, *arguments)
+        worker = await Worker.start()
+        leaving.push_async_callback(worker.stop)
+        [primary, *_] = await cluster.primaries()
+        yield Stage(
+            deployment=processes,
+            engine=primary.engine,
+            worker=worker,
+            folder=folder,
+            _leaving=leaving,
+        )

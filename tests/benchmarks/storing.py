@@ -125,5 +125,5 @@ async def _per_update(scale: Scale, stand: Stage) -> Row:
 
 async def told(stand: Stage, section: str, name: str) -> int:
     """A number that the engine tells of itself (INFO)."""
-    async with Redis.from_url(stand.deployment.engine.url) as store:
+    async with Redis.from_url(stand.engine.url) as store:
         return int((await store.info(section))[name])

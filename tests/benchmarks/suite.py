@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import (
+    clustered,
     memory,
     profiles,
     scaling,
@@ -48,6 +49,7 @@ BENCHMARKS: Sequence[Benchmark] = (
     Benchmark(goal_id="G12", what="start of the service", measure=starting.service),
     Benchmark(goal_id="G13", what="start of the client", measure=starting.client),
     Benchmark(goal_id="G14", what="many logs, long logs", measure=scaling.flatness),
+    Benchmark(goal_id="G15", what="updates on a cluster", measure=clustered.updates),
     Benchmark(goal_id="MANY", what="wake of one log among many", measure=waking.one_of_many),
     Benchmark(goal_id="FAIR", what="a tenant beside another's flood", measure=sharing.two_tenants),
 )

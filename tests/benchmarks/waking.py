@@ -24,7 +24,7 @@ MAX_WAKES = 400
 
 async def one(scale: Scale) -> list[Row]:
     async with stage() as stand:
-        engine = stand.deployment.engine
+        engine = stand.engine
         (log_id,) = await stand.make_opaque_logs(1, "g4")
 
         async def floor(number: int) -> Wakes:

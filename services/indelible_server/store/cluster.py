@@ -188,8 +188,8 @@ class Cluster(Redis):
             raise ConnectionError("Error connecting to any node of the cluster")
         before, now = set(self._map.primaries if self._map else ()), set(newest.primaries)
         self._map = newest
-        if before != now:
-            log.info("cluster.seen", primaries=len(now), epoch=newest.epoch)
+        if before and before != now:
+            log.info("cluster.changed", primaries=len(now), epoch=newest.epoch)
         for address in before - now:
             await self._let_go(address)
         for address in set(self._nodes) - {*newest.nodes, *self._seeds}:
