@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test torture bench check format lint types imports site clean
+.PHONY: help setup demo serve test torture bench bench-peers check format lint types imports site clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # The first is what a service and its clients need, the second what the tests need besides.
 $(STAMP): EXTRA = server
@@ -43,6 +43,9 @@ torture: $(DEV_STAMP) ## the tests that take minutes: kills, power cuts, long hi
 
 bench: $(DEV_STAMP) ## floors and ours, side by side, about 13 minutes; QUICK=1 for less
 	@$(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick)
+
+bench-peers: $(DEV_STAMP) ## ours beside etcd, NATS and Durable Streams, where installed
+	@$(BIN)/python -m tests.benchmarks --peers $(if $(QUICK),--quick)
 
 check: format lint types imports test ## all that continuous integration does
 

@@ -1,7 +1,8 @@
 """`make bench`: every row measured, one table printed, one JSON file written.
 
-Run: `python -m tests.benchmarks [--quick] [--only G1,G4] [--no-profiles] [--out FOLDER]`. Ends
-with 1 if a row failed its checks, with 0 otherwise, whether goals are met or not.
+Run: `python -m tests.benchmarks [--quick] [--only G1,G4 | --peers] [--no-profiles]
+[--out FOLDER]`. Ends with 1 if a row failed its checks, with 0 otherwise, whether goals are met
+or not.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from tests.benchmarks.figures import table
 from tests.benchmarks.stage import FULL, QUICK, progress
-from tests.benchmarks.suite import BENCHMARKS, everything
+from tests.benchmarks.suite import BENCHMARKS, beside_peers, everything
 
 
 def main() -> int:
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="short samples; figures are rough")
     parser.add_argument("--only", metavar="GOALS", help="as G1,G4; all without it")
     parser.add_argument("--no-profiles", action="store_true", help="measure alone")
+    parser.add_argument("--peers", action="store_true", help="ours beside other systems instead")
     parser.add_argument("--out", type=Path, default=Path(".bench"), help="folder (.bench)")
     asked = parser.parse_args()
     scale = QUICK if asked.quick else FULL
@@ -31,13 +33,15 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     asked.out.mkdir(parents=True, exist_ok=True)
-    profiled = None if asked.no_profiles else asked.out
+    profiled = None if asked.no_profiles or asked.peers else asked.out
+    if asked.peers:
+        chosen = [beside_peers(asked.out / "peers")]
     try:
         rows, made = asyncio.run(everything(scale, chosen, profiled))
     except KeyboardInterrupt:
         progress("interrupted: what was started has been ended, nothing was written")
         return 130
-    path = asked.out / "figures.json"
+    path = asked.out / ("peers.json" if asked.peers else "figures.json")
     path.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     print(table(rows))
     print(f"{path}: all samples; {made['took_seconds']:.0f} s")

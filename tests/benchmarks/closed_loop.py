@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 
 from tests.benchmarks.figures import percentile
-from tests.benchmarks.wire import Connection, connect
+from tests.benchmarks.wire import OURS, Connection, Dialect, connect
 
 PATIENCE_SECONDS = 10.0
 
@@ -27,6 +27,7 @@ class Load:
     `pids` names processes whose processor time is taken at the first request and the last
     answer. At most `max_requests` are sent, by all connections together. Each connection
     pauses for `pause_seconds` on average, by half more or less, before its next request.
+    Connections greet with `greetings`, one each, if there are any.
     """
 
     port: int
@@ -36,6 +37,8 @@ class Load:
     repeated: bool = False
     max_requests: int = 1_000_000
     pause_seconds: float = 0.0
+    dialect: Dialect = OURS
+    greetings: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,9 @@ class _Course:
 
 class _Lane(Connection):
     def __init__(self, requests: Sequence[bytes], course: _Course, load: Load) -> None:
-        super().__init__()
+        super().__init__(load.dialect)
+        self._status_of, self._numbered = load.dialect.status_of, load.dialect.numbered
+        self._asked = 0
         self._requests = cycle(requests) if load.repeated else iter(requests)
         self._course = course
         self._pause_seconds = load.pause_seconds
@@ -108,13 +113,16 @@ class _Lane(Connection):
             self._end()
             return
         self._course.left -= 1
+        if self._numbered is not None:
+            request = self._numbered(request, self._asked)
+            self._asked += 1
         self._sent = now
         self.send(request)
 
     def answered(self, data: bytes) -> None:
         now = time.perf_counter()
         self.took.append(now - self._sent)
-        self.statuses[data[9:12]] += 1
+        self.statuses[self._status_of(data)] += 1
         at = data.find(b"\r\nIndelible-Version: ")
         if at >= 0:
             self.versions.append(int(data[at + 21 : data.index(b"\r", at + 21)]))
@@ -142,9 +150,12 @@ async def run(load: Load) -> Answers:
     """
     course = _Course(load)
     lanes: list[_Lane] = []
-    for requests in load.lanes:
+    greetings = load.greetings or [b""] * len(load.lanes)
+    for requests, greeting in zip(load.lanes, greetings, strict=True):
         lane = _Lane(requests, course, load)
         await connect(lane, load.port)
+        if greeting:
+            lane.send(greeting)
         lanes.append(lane)
     gc.collect()
     gc.disable()

@@ -256,7 +256,7 @@ async def hold(plan: Holding) -> Held:
             asked = _ask_in_parts(plan, more, plan.wait, looking, already=len(crowd))
             crowd += more
             await _unless_broken(gathering, asked)
-            taken.append((_anonymous_bytes(plan.pid), _slab_bytes()))
+            taken.append((anonymous_bytes(plan.pid), _slab_bytes()))
         check(not any(one.answers or one.lost for one in crowd), "a waiter was answered early")
     finally:
         gathering.begin(0)
@@ -306,7 +306,7 @@ async def _unless_broken(gathering: _Gathering, waiting: Coroutine[Any, Any, Non
         await task
 
 
-def _anonymous_bytes(pid: int) -> int:
+def anonymous_bytes(pid: int) -> int:
     """Memory of the process alone, without mapped files. Source: proc(5), RssAnon."""
     return _kib(Path(f"/proc/{pid}/status"), "RssAnon:") * 1_024
 

@@ -141,7 +141,9 @@ def _samples(samples: Sequence[float]) -> dict[str, Any]:
 
 def table(rows: Sequence[Row]) -> str:
     """For people: a line for each row, aligned; failures and what stands beside below it."""
-    lines = [("goal", "what", "floor", "ours", "ratio (least–most)", "goal is", "met")]
+    lines: list[tuple[str, ...]] = [
+        ("goal", "what", "floor", "ours", "ratio (least–most)", "goal is", "met")
+    ]
     for row in rows:
         lines.append(
             (
@@ -154,6 +156,7 @@ def table(rows: Sequence[Row]) -> str:
                 "FAILED" if row.failed else {True: "yes", False: "no", None: "–"}[row.met],
             )
         )
+        lines += [_peer_line(row, name, samples) for name, samples in row.peers.items()]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     drawn = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -164,6 +167,12 @@ def table(rows: Sequence[Row]) -> str:
         if row.failed:
             drawn.append(f"FAILED {row.goal_id} {row.what}: {row.failed}")
     return "\n".join(drawn)
+
+
+def _peer_line(row: Row, name: str, samples: Sequence[float]) -> tuple[str, ...]:
+    """Another system in the floor's place."""
+    ratios = [ours / peer for ours, peer in zip(row.ours, samples, strict=True)]
+    return ("", f"  {name}", short(Spread.of(samples).median), "", _spread(ratios), "–", "–")
 
 
 def _spread(samples: Sequence[float]) -> str:

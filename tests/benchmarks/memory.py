@@ -4,11 +4,13 @@ import asyncio
 import os
 from statistics import median
 
+from indelible_protocol.ids import LogId
+
 from tests.benchmarks import crowds
 from tests.benchmarks.crowds import AT_METRICS, AT_PARKED, Crowd, Held, Holding
 from tests.benchmarks.figures import Row, at_least, at_most, check
 from tests.benchmarks.following import check_diff
-from tests.benchmarks.stage import SETTINGS, Scale, port_of, progress, stage
+from tests.benchmarks.stage import SETTINGS, Scale, Stage, port_of, progress, stage
 from tests.benchmarks.wire import asking, commit_request, opaque_body, request, wait_request
 from tests.benchmarks.workers import ServerProcess
 
@@ -24,7 +26,6 @@ async def _per_waiter(scale: Scale) -> Row:
     size = scale.of(5_000, 1_000)
     async with stage() as stand:
         (log_id,) = await stand.make_opaque_logs(1, "g6")
-        wait = wait_request(log_id, 0, apikey=stand.apikey, wait_seconds=60)
 
         async def floor(number: int) -> Held:
             server = await ServerProcess.start("tests.benchmarks.floors", "noop")
@@ -44,21 +45,7 @@ async def _per_waiter(scale: Scale) -> Row:
             return held
 
         async def ours(number: int) -> Held:
-            service = await stand.deployment.start_service(*SETTINGS, listed=False)
-            try:
-                held: Held = await stand.worker.run(
-                    crowds.hold,
-                    Holding(
-                        port=port_of(service),
-                        size=size,
-                        wait=wait,
-                        look=AT_METRICS,
-                        pid=service.pid,
-                    ),
-                )
-            finally:
-                await asyncio.to_thread(service.kill)
-            return held
+            return await hold_waiters(stand, log_id, size)
 
         pairs = await scale.in_turns(f"G6, {size} waiters", floor, ours)
     return Row(
@@ -74,6 +61,25 @@ async def _per_waiter(scale: Scale) -> Row:
             "floor_kernel_kib_both_ends": median(held.kernel_bytes / KIB for held, _ in pairs),
         },
     )
+
+
+async def hold_waiters(stand: Stage, log_id: LogId, size: int) -> Held:
+    """`size` of them on one log, in an API process of their own."""
+    service = await stand.deployment.start_service(*SETTINGS, listed=False)
+    try:
+        held: Held = await stand.worker.run(
+            crowds.hold,
+            Holding(
+                port=port_of(service),
+                size=size,
+                wait=wait_request(log_id, 0, apikey=stand.apikey, wait_seconds=60),
+                look=AT_METRICS,
+                pid=service.pid,
+            ),
+        )
+    finally:
+        await asyncio.to_thread(service.kill)
+    return held
 
 
 async def _held_at_once(scale: Scale) -> Row:

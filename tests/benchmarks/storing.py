@@ -22,8 +22,8 @@ PATIENCE_SECONDS = 60.0
 
 async def memory(scale: Scale) -> list[Row]:
     async with stage() as stand:
-        singly = await _per_value(scale, stand, 1)
-        batched = await _per_value(scale, stand, BATCH)
+        singly = await per_value(scale, stand, 1)
+        batched = await per_value(scale, stand, BATCH)
         logs = await _per_log(scale, stand)
         updates = await _per_update(scale, stand)
     return [
@@ -60,7 +60,7 @@ def live_counts(scale: Scale) -> Sequence[int]:
     return QUICK_COUNTS if scale.quick else COUNTS
 
 
-async def _per_value(scale: Scale, stand: Stage, batch: int) -> list[float]:
+async def per_value(scale: Scale, stand: Stage, batch: int) -> list[float]:
     samples = []
     for count in live_counts(scale):
         (log_id,) = await stand.make_opaque_logs(1, f"live-{batch}-{count}")

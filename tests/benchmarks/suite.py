@@ -6,10 +6,12 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import (
+    beside,
     clustered,
     memory,
     profiles,
@@ -53,6 +55,13 @@ BENCHMARKS: Sequence[Benchmark] = (
     Benchmark(goal_id="MANY", what="wake of one log among many", measure=waking.one_of_many),
     Benchmark(goal_id="FAIR", what="a tenant beside another's flood", measure=sharing.two_tenants),
 )
+
+
+def beside_peers(folder: Path) -> Benchmark:
+    """Ours beside other systems, of which `folder` has those that npm installed."""
+    return Benchmark(
+        goal_id="PEERS", what="other systems", measure=partial(beside.measure, folder=folder)
+    )
 
 
 async def everything(

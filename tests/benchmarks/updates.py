@@ -188,20 +188,12 @@ async def _sealed(scale: Scale, commands: int, most: int) -> list[Row]:
     async with stage() as stand:
         noop = await stand.floor("noop")
         writers = await stand.make_sealed_logs(CLIENTS, f"g2-{commands}")
-        logs = [writer.log_id for writer in writers]
-
-        each = -(-most // CLIENTS)
-
-        def lanes(number: int, count: int) -> list[list[bytes]]:
-            """Every commit sets its keys to values of its own."""
-            numbers = range(number * each, number * each + count)
-            return [sealed_lane(writer, numbers, commands, stand.apikey) for writer in writers]
 
         async def floor(number: int) -> Answers:
             return await stand.load(
                 Load(
                     port=noop.port,
-                    lanes=noop_lanes(lanes(number, KEYS)),
+                    lanes=noop_lanes(_sealed_lanes(stand, writers, number, KEYS, commands)),
                     seconds=scale.seconds,
                     pids={"server": noop.pid},
                     repeated=True,
@@ -209,18 +201,7 @@ async def _sealed(scale: Scale, commands: int, most: int) -> list[Row]:
             )
 
         async def ours(number: int) -> Answers:
-            before = await stand.versions_stored(logs)
-            answers = await stand.load(
-                Load(
-                    port=stand.port,
-                    lanes=lanes(number, each),
-                    seconds=scale.seconds,
-                    pids=stand.pids,
-                    max_requests=most,
-                )
-            )
-            await check_updates(stand, answers, [[log] for log in logs], before)
-            return answers
+            return await load_sealed(stand, scale, writers, number, most=most, commands=commands)
 
         pairs = await scale.in_turns(f"G2, {commands} commands", floor, ours)
     if commands == 1:
@@ -237,6 +218,42 @@ async def _sealed(scale: Scale, commands: int, most: int) -> list[Row]:
         beside=throughput.beside,
     )
     return [cpu, speed]
+
+
+async def load_sealed(
+    stand: Stage,
+    scale: Scale,
+    writers: Sequence[SealedWriter],
+    number: int,
+    *,
+    most: int,
+    commands: int = 1,
+) -> Answers:
+    """Commits by one connection for each writer, at most `most` in all; checked.
+
+    Commits are numbered: sample `number` sends those after the sample before it.
+    """
+    logs = [writer.log_id for writer in writers]
+    before = await stand.versions_stored(logs)
+    answers = await stand.load(
+        Load(
+            port=stand.port,
+            lanes=_sealed_lanes(stand, writers, number, -(-most // CLIENTS), commands),
+            seconds=scale.seconds,
+            pids=stand.pids,
+            max_requests=most,
+        )
+    )
+    await check_updates(stand, answers, [[log] for log in logs], before)
+    return answers
+
+
+def _sealed_lanes(
+    stand: Stage, writers: Sequence[SealedWriter], sample: int, each: int, commands: int
+) -> list[list[bytes]]:
+    """Every commit sets its keys to values of its own."""
+    numbers = range(sample * each, (sample + 1) * each)
+    return [sealed_lane(writer, numbers, commands, stand.apikey) for writer in writers]
 
 
 def sealed_lane(writer: SealedWriter, numbers: range, commands: int, apikey: str) -> list[bytes]:

@@ -13,7 +13,7 @@ from tests.benchmarks import crowds, following
 from tests.benchmarks.crowds import AT_METRICS, AT_PARKED, Crowd, CrowdWrites, Look, Woken, Write
 from tests.benchmarks.figures import Row, at_most, check
 from tests.benchmarks.following import Following, FollowingStream, Wakes, check_diff
-from tests.benchmarks.stage import Scale, stage
+from tests.benchmarks.stage import Scale, Stage, stage
 from tests.benchmarks.wire import commit_request, opaque_body, request, wait_request
 from tests.benchmarks.workers import Worker
 
@@ -42,23 +42,7 @@ async def one(scale: Scale) -> list[Row]:
             return wakes
 
         async def ours(number: int) -> Wakes:
-            (before,) = await stand.versions_stored([log_id])
-            wakes: Wakes = await stand.worker.run(
-                following.follow,
-                Following(
-                    port=stand.port,
-                    apikey=stand.apikey,
-                    logs=[log_id],
-                    versions=[before],
-                    pid=stand.api.pid,
-                    seconds=scale.seconds,
-                    max_wakes=MAX_WAKES,
-                    pause_seconds=PAUSE_SECONDS,
-                ),
-            )
-            (after,) = await stand.versions_stored([log_id])
-            check(after == before + wakes.count, f"{wakes.count} writes, {after - before} stored")
-            return wakes
+            return await wake_one(scale, stand, log_id)
 
         pairs = await scale.in_turns("G4", floor, ours)
     mine = [wakes for _, wakes in pairs]
@@ -87,6 +71,27 @@ async def one(scale: Scale) -> list[Row]:
             beside={"floor_p99_ms": median(wakes.p99_ms for wakes, _ in pairs)},
         ),
     ]
+
+
+async def wake_one(scale: Scale, stand: Stage, log_id: LogId) -> Wakes:
+    """One follower of one log, again and again; checked."""
+    (before,) = await stand.versions_stored([log_id])
+    wakes: Wakes = await stand.worker.run(
+        following.follow,
+        Following(
+            port=stand.port,
+            apikey=stand.apikey,
+            logs=[log_id],
+            versions=[before],
+            pid=stand.api.pid,
+            seconds=scale.seconds,
+            max_wakes=MAX_WAKES,
+            pause_seconds=PAUSE_SECONDS,
+        ),
+    )
+    (after,) = await stand.versions_stored([log_id])
+    check(after == before + wakes.count, f"{wakes.count} writes, {after - before} stored")
+    return wakes
 
 
 async def one_of_many(scale: Scale) -> list[Row]:
@@ -139,7 +144,7 @@ async def crowds_of_two_sizes(scale: Scale) -> list[Row]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _CrowdSample:
+class CrowdSample:
     """Medians over the wakes of one sample, in ms; `alone_ms` is a write without waiters."""
 
     last_byte_ms: float
@@ -154,7 +159,7 @@ async def _crowd(scale: Scale, size: int, wakes: int) -> list[Row]:
         fanout = await stand.floor("fanout")
         (log_id,) = await stand.make_opaque_logs(1, "g5")
 
-        async def floor(number: int) -> _CrowdSample:
+        async def floor(number: int) -> CrowdSample:
             body = b"%d" % number + bytes(400)
             waits = [request("GET", "/wait")] * wakes
             writes = [request("POST", "/write", body=body)] * (ALONE + wakes)
@@ -166,34 +171,38 @@ async def _crowd(scale: Scale, size: int, wakes: int) -> list[Row]:
                 check(one_woken.answer.body == body, "the floor's waiters had another answer")
             return _sample(woken, written, alone)
 
-        async def ours(number: int) -> _CrowdSample:
-            (before,) = await stand.versions_stored([log_id])
-            entries = [
-                (b"key-%d" % version, os.urandom(256))
-                for version in range(before + 1, before + 1 + ALONE + wakes)
-            ]
-            writes = [
-                commit_request(log_id, opaque_body([entry]), apikey=stand.apikey)
-                for entry in entries
-            ]
-            first = before + ALONE
-            waits = [
-                wait_request(log_id, first + wake, apikey=stand.apikey, wait_seconds=60)
-                for wake in range(wakes)
-            ]
-            server, look = (stand.port, stand.api.pid), AT_METRICS
-            woken, written, alone = await _wake(
-                stand.worker, writer, server, waits, size, writes, look
-            )
-            for at, (one_woken, write) in enumerate(zip(woken, written, strict=True), start=1):
-                check(write.answer[:2] == (201, first + at), "a version is missing")
-                check_diff(one_woken.answer, first + at, *entries[ALONE + at - 1])
-            (after,) = await stand.versions_stored([log_id])
-            check(after == first + wakes, f"{ALONE + wakes} writes, {after - before} stored")
-            return _sample(woken, written, alone)
+        async def ours(number: int) -> CrowdSample:
+            return await wake_crowd(stand, writer, log_id, size, wakes)
 
         pairs = await scale.in_turns(f"G5, {size} waiters", floor, ours)
     return _crowd_rows(size, pairs)
+
+
+async def wake_crowd(
+    stand: Stage, writer: Worker, log_id: LogId, size: int, wakes: int
+) -> CrowdSample:
+    """All of `size` waiters on one log, woken `wakes` times; checked."""
+    (before,) = await stand.versions_stored([log_id])
+    entries = [
+        (b"key-%d" % version, os.urandom(256))
+        for version in range(before + 1, before + 1 + ALONE + wakes)
+    ]
+    writes = [
+        commit_request(log_id, opaque_body([entry]), apikey=stand.apikey) for entry in entries
+    ]
+    first = before + ALONE
+    waits = [
+        wait_request(log_id, first + wake, apikey=stand.apikey, wait_seconds=60)
+        for wake in range(wakes)
+    ]
+    server, look = (stand.port, stand.api.pid), AT_METRICS
+    woken, written, alone = await _wake(stand.worker, writer, server, waits, size, writes, look)
+    for at, (one_woken, write) in enumerate(zip(woken, written, strict=True), start=1):
+        check(write.answer[:2] == (201, first + at), "a version is missing")
+        check_diff(one_woken.answer, first + at, *entries[ALONE + at - 1])
+    (after,) = await stand.versions_stored([log_id])
+    check(after == first + wakes, f"{ALONE + wakes} writes, {after - before} stored")
+    return _sample(woken, written, alone)
 
 
 async def _wake(
@@ -224,8 +233,8 @@ async def _wake(
     return woken, written, alone
 
 
-def _sample(woken: Sequence[Woken], written: Sequence[Write], alone: float) -> _CrowdSample:
-    return _CrowdSample(
+def _sample(woken: Sequence[Woken], written: Sequence[Write], alone: float) -> CrowdSample:
+    return CrowdSample(
         last_byte_ms=1e3
         * median(one.last_at - write.sent_at for one, write in zip(woken, written, strict=True)),
         acknowledged_ms=1e3 * median(write.acknowledged_at - write.sent_at for write in written),
@@ -234,7 +243,7 @@ def _sample(woken: Sequence[Woken], written: Sequence[Write], alone: float) -> _
     )
 
 
-def _crowd_rows(size: int, pairs: Sequence[tuple[_CrowdSample, _CrowdSample]]) -> list[Row]:
+def _crowd_rows(size: int, pairs: Sequence[tuple[CrowdSample, CrowdSample]]) -> list[Row]:
     ours = [mine for _, mine in pairs]
     return [
         Row(

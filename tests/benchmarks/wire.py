@@ -6,6 +6,8 @@ servers here send (a length, never chunks); anything else fails loudly.
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgpack
@@ -104,20 +106,47 @@ def read_answer(data: bytes) -> HttpAnswer:
     return HttpAnswer(int(data[9:12]), version, data[head_end + 4 :])
 
 
+def _status(data: bytes) -> bytes:
+    return data[9:12]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How a server's answers are told apart.
+
+    `end_of` is as `answer_end`; `status_of` gives three digits, as of HTTP. `greeting` is sent
+    first on each connection. A request of which no two are alike is made one by `numbered`.
+    Where `exact`, nothing comes from the server but one answer to each request.
+    """
+
+    end_of: Callable[[bytes], int]
+    status_of: Callable[[bytes], bytes]
+    greeting: bytes = b""
+    numbered: Callable[[bytes, int], bytes] | None = None
+    exact: bool = False
+
+
+OURS = Dialect(end_of=answer_end, status_of=_status, exact=True)
+
+
 class Connection(asyncio.Protocol):
     """One kept-alive connection with at most one request under way.
 
     Subclasses say what happens with an answer; `lost` is set if the other side hangs up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: Dialect = OURS) -> None:
         self.transport: asyncio.Transport | None = None
         self.lost = False
+        self.dialect = dialect
+        self._end_of = dialect.end_of
         self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        if self.dialect.greeting:
+            transport.write(self.dialect.greeting)
 
     def send(self, data: bytes) -> None:
         assert self.transport is not None
@@ -126,14 +155,18 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._rest:
             data = self._rest + data
-        end = answer_end(data)
-        if end < 0:
-            self._rest = data
-            return
+        end = self._end_of(data)
         self._rest = b""
-        if end != len(data):
-            raise UnreadableAnswerError("more than one answer to one request")
-        self.answered(data)
+        if end == len(data):
+            self.answered(data)
+            return
+        while end >= 0:
+            if self.dialect.exact:
+                raise UnreadableAnswerError("more than one answer to one request")
+            self.answered(data[:end])
+            data = data[end:]
+            end = self._end_of(data) if data else -1
+        self._rest = data
 
     def answered(self, data: bytes) -> None:
         """Takes one whole answer."""
@@ -153,8 +186,8 @@ class Asking(Connection):
     `answered_at` is when the last byte of the last answer was read (`time.perf_counter`).
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, dialect: Dialect = OURS) -> None:
+        super().__init__(dialect)
         self.answered_at = 0.0
         self._answer: asyncio.Future[HttpAnswer] | None = None
 
@@ -167,7 +200,11 @@ class Asking(Connection):
         self.answered_at = time.perf_counter()
         assert self._answer is not None, "an answer without a request"
         if not self._answer.done():  # whoever asked may have been cancelled
-            self._answer.set_result(read_answer(data))
+            self._answer.set_result(self.read(data))
+
+    def read(self, data: bytes) -> HttpAnswer:
+        """What a whole answer says."""
+        return read_answer(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
