@@ -16,7 +16,7 @@ request text: names and groups come in hashed.
 | `{<log id>}:versions` | channel | hint: the version that the log is at now, or `deleted` | api |
 | `{<log id>}:snapshots` | sorted set | the snapshots that are whole, by version | materializer |
 | `{<log id>}:chunks` | hash | `<version>:…` → a piece of a snapshot | materializer |
-| `{<log id>}:blocks` | hash | number → the places that each 256 versions filled and emptied | materializer |
+| `{<log id>}:blocks` | hash | number → places filled and emptied by 256 versions | materializer |
 | `{<log id>}:materialized` | hash | how far blocks go; changes and entries there | materializer |
 | `{n:<tenant>:<database>:<hash>}` | string | msgpack name record | api |
 | `{l:<tenant>:<database>}:logs` | sorted set | u64 created_ms ‖ log id, all scores 0 | api |
