@@ -95,6 +95,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_commits_in_flight: Annotated[
         int, Meta(ge=1, description="commits that one process works on at once")
     ] = 1_024
+    max_commit_wait_seconds: Annotated[
+        float,
+        Meta(gt=0, le=60, description="wait for others beyond which commits are refused"),
+    ] = 0.02
     max_wait_seconds: Annotated[
         float, Meta(gt=0, le=60, description="longest wait that a request may ask for")
     ] = 60.0

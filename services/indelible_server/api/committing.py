@@ -9,6 +9,7 @@ from indelible_protocol.errors import ErrorCode
 from indelible_protocol.semantics import Acknowledged
 
 from indelible_server.api.quotas import Quotas
+from indelible_server.api.shedding import Shedding
 from indelible_server.store.admission import Admitted, LogIdentity
 from indelible_server.store.committing import Commits, Outcome, acknowledged, resolve
 from indelible_server.store.errors import Refusal
@@ -16,6 +17,10 @@ from indelible_server.store.wakeups import Wakeups
 from indelible_server.telemetry import Metrics
 
 OUTCOMES = ("committed", "unchanged", "repeated", "rejected", "refused", "unknown")
+
+
+def crowded() -> Refusal:
+    return Refusal(ErrorCode.OVERLOADED, "too many commits are in flight")
 
 
 class Committer:
@@ -33,12 +38,14 @@ class Committer:
         quotas: Quotas,
         *,
         unready: Callable[[], tuple[str, ...]],
+        shedding: Shedding,
         max_in_flight: int,
     ) -> None:
         self._commits = commits
         self._wakeups = wakeups
         self._quotas = quotas
         self._unready = unready
+        self._shedding = shedding
         self._max_in_flight = max_in_flight
         self._in_flight = 0
         self._none_in_flight = asyncio.Event()
@@ -51,6 +58,7 @@ class Committer:
             Refusal: QUOTA_EXCEEDED, OVERLOADED or NOT_DURABLE before anything is sent; else as
                 the store says.
         """
+        self.check(identity.tenant)
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.begin(identity, admitted, partial(resolve, answer))
         return acknowledged(await answer)
@@ -58,18 +66,29 @@ class Committer:
     def begin(
         self, identity: LogIdentity, admitted: Admitted, settle: Callable[[Outcome], None]
     ) -> None:
-        """`settle` gets the outcome of the commit; it must not raise.
+        """`settle` gets the outcome of the commit; it must not raise. `check` came before."""
+        self._commits.send(identity, admitted, partial(self._end, identity, admitted, settle))
+        self._shedding.began(self._in_flight)
+        self._in_flight += 1
 
+    def check(self, tenant: str) -> None:
+        """
         Raises:
-            Refusal: QUOTA_EXCEEDED, OVERLOADED or NOT_DURABLE; nothing is sent.
+            Refusal: QUOTA_EXCEEDED, OVERLOADED or NOT_DURABLE; nothing may be begun.
         """
         try:
-            self._check(identity.tenant)
+            self._check(tenant)
         except Refusal:
-            self._counts["refused"].inc()
+            self.count_refused()
             raise
-        self._commits.send(identity, admitted, partial(self._end, identity, admitted, settle))
-        self._in_flight += 1
+
+    def is_crowded(self) -> bool:
+        """Whether one more is refused, whosever it is."""
+        in_flight = self._in_flight
+        return in_flight >= self._max_in_flight or not self._shedding.admits(in_flight)
+
+    def count_refused(self) -> None:
+        self._counts["refused"].inc()
 
     async def finish(self, seconds: float) -> int:
         """Waits for what is in flight; how many were not finished in time."""
@@ -82,8 +101,8 @@ class Committer:
 
     def _check(self, tenant: str) -> None:
         self._quotas.admit_commit(tenant)
-        if self._in_flight >= self._max_in_flight:
-            raise Refusal(ErrorCode.OVERLOADED, "too many commits are in flight")
+        if self.is_crowded():
+            raise crowded()
         reasons = self._unready()
         if reasons:
             raise Refusal(
@@ -105,6 +124,7 @@ class Committer:
         else:
             word = "committed" if outcome.changed else "unchanged"
         self._counts[word].inc()
+        self._shedding.ended()
         if isinstance(outcome, Acknowledged):
             if outcome.changed:
                 self._wakeups.hint(identity.log_id, outcome.version)

@@ -55,7 +55,10 @@ class Runner(web.AppRunner):
     ) -> None:
         super().__init__(app, **options)
         self._around = around
-        self._lane = lane if set(web.RequestHandler.__slots__) >= _INSIDES else None
+        slots = {
+            slot for one in web.RequestHandler.__mro__ for slot in getattr(one, "__slots__", ())
+        }
+        self._lane = lane if slots >= _INSIDES else None
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
@@ -84,7 +87,7 @@ class _Server(web.Server):
 # What a lane touches of aiohttp's connection. Where it is missing, every request takes the routes.
 _INSIDES = frozenset(
     {
-        *("_waiter", "_messages", "_msg_queue_resume_size", "_force_close"),
+        *("_waiter", "_messages", "_msg_queue_resume_size", "_buffer_paused", "_reading_paused"),
         *("_keepalive_timeout", "_next_keepalive_close_time"),
     }
 )
@@ -106,8 +109,8 @@ class LanedConnection(web.RequestHandler):
         self._is_choosing = False
 
     def data_received(self, data: bytes) -> None:
-        waiter = self._waiter
-        if self.lane is None or waiter is None or waiter.done():
+        waiter = None if self.lane is None else self._waiter
+        if waiter is None or waiter.done():
             super().data_received(data)
             return
         self._waiter = None  # so that nobody is woken yet
@@ -164,6 +167,11 @@ class LanedConnection(web.RequestHandler):
         if self._messages:
             self._choose()
         return True
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp parses nothing once more after each body that was read, paused or not."""
+        if self.lane is None or self._reading_paused:
+            super().resume_reading(resume_parser)
 
     def _process_keepalive(self) -> None:
         if self._under_way:

@@ -8,7 +8,7 @@ all that is ours.
 
 import asyncio
 import time
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from http import HTTPStatus
 
 import structlog
@@ -24,6 +24,7 @@ from indelible_protocol.semantics import Acknowledged
 from indelible_protocol.signing import SignedCommit
 
 from indelible_server.api.bodies import admit, committed
+from indelible_server.api.committing import crowded
 from indelible_server.api.connections import LanedConnection
 from indelible_server.api.messages import accepted_form, explained, problem_parts
 from indelible_server.api.request_ids import new_request_id
@@ -71,6 +72,9 @@ class CommitLane:
             or self._services.draining
         ):
             return False
+        if self._services.committer.is_crowded():
+            self._refuse(connection, message, body)
+            return True
         headers = _headers(message)
         form = _FORMS.get(headers.get("content-type", "")) if headers else None
         if not headers or form is None:
@@ -102,11 +106,24 @@ class CommitLane:
             turn.add_done_callback(partial(self._commit, request))
         return True
 
+    def _refuse(
+        self, connection: LanedConnection, message: RawRequestMessage, body: StreamReader
+    ) -> None:
+        """At once, whoever asks and whatever for: there is too much to look at it all."""
+        self._services.committer.count_refused()
+        request_id = new_request_id()
+        _observe(self._services, request_id, 503, 0.0, body.total_bytes, ErrorCode.OVERLOADED)
+        form = accepted_form(message.headers.get("Accept", ""), Form.MSGPACK)
+        headers, told = _crowded(form)
+        answer = told.replace(_NO_ID, request_id.encode())
+        connection.answer(_answer_bytes(503, headers, request_id, answer), close=False)
+
     def _commit(self, request: "_Request", _turn: object = None) -> None:
         if request.is_gone:  # while it waited for its turn
             request.observe(499, None)
             return
         try:
+            self._services.committer.check(request.identity.tenant)  # before it costs much
             admitted = admit(request.identity, request.form, request.data, request.key)
             if isinstance(admitted, SignedCommit):
                 task = asyncio.ensure_future(self._commit_control(request, admitted))
@@ -199,32 +216,63 @@ class _Request:
         """The line first, as for every request."""
         self.observe(499 if self.is_gone else status, code)
         close = self._services.draining
-        told = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        head = (
-            f"HTTP/1.1 {status} {_REASONS[status]}\r\n{told}indelible-request-id: {self._id}\r\n"
-            f"Content-Length: {len(body)}\r\nDate: {rfc822_formatted_time()}\r\n"
-            f"Server: {SERVER_SOFTWARE}\r\n{_CLOSE if close else ''}\r\n"
-        )
-        self._connection.answer(head.encode("ascii") + body, close=close)
+        answer = _answer_bytes(status, headers, self._id, body, close=close)
+        self._connection.answer(answer, close=close)
 
     def observe(self, status: int, code: ErrorCode | None) -> None:
-        seconds = time.perf_counter() - self._started
-        self._services.metrics.requests.add(paths.COMMITS, "POST", status, seconds)
-        log_request(
-            AnsweredRequest(
-                request_id=self._id,
-                method="POST",
-                route=paths.COMMITS,
-                status=status,
-                code=code.name if code is not None else None,
-                tenant=self.identity.tenant,
-                took_ms=round(seconds * 1_000, 2),
-                waited=False,
-                size_bytes=len(self.data),
-            )
+        _observe(
+            *(self._services, self._id, status, time.perf_counter() - self._started),
+            *(len(self.data), code, self.identity.tenant),
         )
 
 
+def _observe(
+    services: Services,
+    request_id: str,
+    status: int,
+    seconds: float,
+    size_bytes: int,
+    code: ErrorCode | None,
+    tenant: str | None = None,
+) -> None:
+    services.metrics.requests.add(paths.COMMITS, "POST", status, seconds)
+    log_request(
+        AnsweredRequest(
+            request_id=request_id,
+            method="POST",
+            route=paths.COMMITS,
+            status=status,
+            code=code.name if code is not None else None,
+            tenant=tenant,
+            took_ms=round(seconds * 1_000, 2),
+            waited=False,
+            size_bytes=size_bytes,
+        )
+    )
+
+
+def _answer_bytes(
+    status: int, headers: dict[str, str], request_id: str, body: bytes, *, close: bool = False
+) -> bytes:
+    told = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    head = (
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\n{told}indelible-request-id: {request_id}\r\n"
+        f"Content-Length: {len(body)}\r\nDate: {rfc822_formatted_time()}\r\n"
+        f"Server: {SERVER_SOFTWARE}\r\n{_CLOSE if close else ''}\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+@cache
+def _crowded(form: Form) -> tuple[dict[str, str], bytes]:
+    """What is told when there is too much, with `_NO_ID` for the request's id."""
+    error = crowded()
+    return problem_parts(
+        error.code, error.message, error.details, request_id=_NO_ID.decode(), form=form
+    )
+
+
+_NO_ID = b"0" * 16
 _CLOSE = "Connection: close\r\n"
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 

@@ -16,6 +16,8 @@ ERRORS_PATH = "/errors"  # served by every API process, so that the link leads s
 
 M = TypeVar("M", bound=Message)
 
+_FORMS = {form.value: form for form in Form}
+
 
 def answer_form(request: web.BaseRequest) -> Form:
     """What `Accept` names, else the form of the request's body, else JSON."""
@@ -24,10 +26,9 @@ def answer_form(request: web.BaseRequest) -> Form:
 
 
 def accepted_form(accept: str, otherwise: Form) -> Form:
-    for form in Form:
-        if form.value in accept:
-            return form
-    return otherwise
+    if accept in _FORMS:
+        return _FORMS[accept]
+    return next((form for name, form in _FORMS.items() if name in accept), otherwise)
 
 
 def header(request: web.Request, name: str) -> str | None:

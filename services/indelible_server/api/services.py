@@ -15,6 +15,7 @@ from indelible_server.api.cursors import Cursors
 from indelible_server.api.pages import Pages
 from indelible_server.api.quotas import Quotas
 from indelible_server.api.rates import Rates
+from indelible_server.api.shedding import Shedding
 from indelible_server.api.turns import Turns
 from indelible_server.api.waiting import Waiting, Watches
 from indelible_server.api.waves import Waves
@@ -144,6 +145,7 @@ def make_services(
             metrics,
             quotas,
             unready=not_durable,
+            shedding=Shedding(settings.max_commit_wait_seconds, time.monotonic),
             max_in_flight=settings.max_commits_in_flight,
         ),
         authenticator=Authenticator(
