@@ -75,9 +75,8 @@ async def streamed(
     async for changes, rest in reader.portions(log_id, head, low, high, order):
         assert changes or rest is None
         for change in changes:
-            _, op, packed = change.partition(b"add" if change[5:].startswith(b"add") else b"remove")
-            entry = entry_of(packed)
-            found.append((op.decode(), entry.key, entry.value, entry.version))
+            entry = entry_of(change)
+            found.append((entry.op, entry.key, entry.value, entry.version))
     return found
 
 

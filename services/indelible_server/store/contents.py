@@ -7,11 +7,10 @@ and a dozen bytes for each change since the snapshot. Knows nothing of diffs or 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
-from indelible_protocol.commands import decode_at
 from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
@@ -19,15 +18,16 @@ from indelible_server.store import keys, versions
 from indelible_server.store.connection import store_answer
 from indelible_server.store.places import (
     BLOCK_VERSIONS,
+    INDEX_BITS,
+    INDEX_MASK,
     Block,
     Gone,
     block_of,
     first_place,
-    index_of,
     offset_of,
     version_of,
 )
-from indelible_server.store.snapshots import Chunk, Directory, Snapshot, record
+from indelible_server.store.snapshots import Chunk, Directory, Snapshot, record_at
 
 _BLOCKS_AT_ONCE = 128
 _CHUNKS_AT_ONCE = 8
@@ -175,18 +175,18 @@ class Contents:
         """The entries at these places, and how many bytes were read for them."""
         first, last = version_of(places[0]), version_of(places[-1])
         wanted = sorted({version_of(place) for place in places})
+        row_of: Callable[[int], versions.Changed]
         if _DENSE * len(wanted) > last - first:
             page = await versions.read(self._redis, log_id, first, last)
-            rows = {each.version: each for each in page.changed()}
+            row_of = page.changed_at
         else:
-            rows = await versions.exactly(self._redis, log_id, wanted)
+            row_of = (await versions.exactly(self._redis, log_id, wanted)).__getitem__
         records = []
         for place in places:
-            version, body, effects = rows[version_of(place)]
-            command = decode_at(body, offset_of(effects, index_of(place))).command
-            records.append(record(command.token, command.key_ct, command.value, version))
-        size = sum(len(row.body) for row in rows.values())
-        return Stretch(places, records), size
+            version, body, effects = row_of(place >> INDEX_BITS)
+            index = place & INDEX_MASK
+            records.append(record_at(body, offset_of(effects, index) if index else 0, version))
+        return Stretch(places, records), sum(map(len, records))
 
     async def _of_snapshot(
         self, log_id: LogId, plan: Plan, first: int, most: int | None

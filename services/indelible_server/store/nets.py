@@ -21,7 +21,7 @@ from indelible_server.store.caching import WeighedCache
 from indelible_server.store.contents import Contents, Plan
 from indelible_server.store.entries import ChangedEntry, Entries, EntryValue
 from indelible_server.store.places import INDEX_BITS, first_place, steps_of, token_at
-from indelible_server.store.snapshots import changed_entry, entry_of, record, token_of
+from indelible_server.store.snapshots import entry_of, record, removal_of, token_of
 from indelible_server.store.spooling import At, Gathering, Listed, Row, Rows
 
 FOLDED_VERSIONS = 1_024
@@ -157,7 +157,7 @@ class Nets:
                     continue
                 if last:
                     yield Portion(last, Position(places[0], adds))
-                last = [changed_entry(packed, adds=adds) for packed in records]
+                last = records if adds else [removal_of(packed) for packed in records]
         yield Portion(last, None)
 
     async def _way(self, span: Span) -> _Way:
@@ -254,4 +254,4 @@ def _first(way: _Straight, start: Position | None, adds: bool) -> int:
 def _packed(change: ChangedEntry) -> bytes:
     entry = change.entry
     packed = record(entry.key, entry.sealed_key, entry.value, entry.version)
-    return changed_entry(packed, adds=change.op == "add")
+    return packed if change.op == "add" else removal_of(packed)

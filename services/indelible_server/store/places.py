@@ -10,6 +10,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -27,7 +28,7 @@ _BARE = struct.Struct("<QH")
 _REMOVED = struct.Struct(">QI")
 _U16 = struct.Struct(">H")
 _LAST_VERSION = (1 << 51) - 1
-_INDEX_MASK = (1 << INDEX_BITS) - 1
+INDEX_MASK = (1 << INDEX_BITS) - 1
 _ADDS, _REMOVES = 1, 2
 _PLACE_BYTES = 48
 
@@ -39,7 +40,7 @@ def place_of(version: int, index: int) -> int:
 
 def place_behind(version: int, index: int) -> int:
     """The same for numbers that somebody made up: those beyond all places stay behind them."""
-    if index > _INDEX_MASK:
+    if index > INDEX_MASK:
         version, index = version + 1, 0
     return min(version, _LAST_VERSION) << INDEX_BITS | index
 
@@ -54,7 +55,7 @@ def version_of(place: int) -> int:
 
 
 def index_of(place: int) -> int:
-    return place & _INDEX_MASK
+    return place & INDEX_MASK
 
 
 def block_of(version: int) -> int:
@@ -72,18 +73,25 @@ class Step(NamedTuple):
     removed: int
 
 
-def steps_of(effects: bytes) -> list[Step]:
+_ONE_ADDITION = b"\0\0\0\1\1\0\0\0\0"
+_ONE_REPLACEMENT_BYTES = 57
+_ONE_STEP = (Step(0, 0, True, 0),)
+
+
+def steps_of(effects: bytes) -> Sequence[Step]:
     """As `diff.decode_effects`, with places as numbers and without hashes.
 
     Raises:
         ProtocolError: cut off.
     """
     if not effects:
-        return []
-    size = len(effects)
-    if size == 9 and effects[4] == _ADDS:
-        return [Step(0, 0, True, 0)]
+        return ()
+    if effects == _ONE_ADDITION:
+        return _ONE_STEP
     try:
+        if len(effects) == _ONE_REPLACEMENT_BYTES and effects[4] == _ADDS | _REMOVES:
+            version, command = _REMOVED.unpack_from(effects, 9)
+            return [Step(0, 0, True, version << INDEX_BITS | command)]
         count = int.from_bytes(effects[:4], "big")
         flags = effects[4 : 4 + count]
         offsets = struct.unpack_from(f">{count}I", effects, 4 + count)

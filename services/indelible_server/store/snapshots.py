@@ -25,12 +25,11 @@ DIRECTORY = "places"
 _INFO = struct.Struct(">QQQQII")
 _COUNT = struct.Struct("<I")
 _HASH_BYTES = 8
-_encode_entry = msgspec.msgpack.Encoder().encode
-_decode_entry = msgspec.msgpack.Decoder(messages.Entry).decode
-_ENTRY_HEAD = b"\x84"  # a map of four
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(messages.DiffChange).decode
 _ADDS = b"\x85\xa2op\xa3add"  # a map of five, the first of them the op
 _REMOVES = b"\x85\xa2op\xa6remove"
-_TOKEN_AT = 4  # behind "key" as msgpack has it
+_TOKEN_AT = len(_ADDS) + 4  # behind "key" as msgpack has it
 
 
 class Snapshot(NamedTuple):
@@ -69,19 +68,31 @@ def bucket_fields(version: int, count: int) -> list[str]:
 
 
 def record(token: bytes, sealed_key: bytes, value: bytes, version: int) -> bytes:
-    """An entry as msgpack has it in every message: its four members without the map's head."""
-    entry = messages.Entry(key=token, sealed_key=sealed_key, value=value, version=version)
-    return _encode_entry(entry)[1:]
+    """An entry as the change that adds it, in msgpack."""
+    return _encode(
+        messages.DiffChange(
+            op="add", key=token, sealed_key=sealed_key, value=value, version=version
+        )
+    )
 
 
-def entry_of(packed_record: bytes) -> messages.Entry:
-    entry: messages.Entry = _decode_entry(_ENTRY_HEAD + packed_record)
+def record_at(body: bytes, offset: int, version: int) -> bytes:
+    """The same of the command whose bytes begin at `offset`; its layout is `commands`'."""
+    key_at = offset + 3
+    at = key_at + (body[offset + 1] << 8 | body[offset + 2])
+    end = at + 2 + (body[at] << 8 | body[at + 1])
+    value_end = end + 4 + int.from_bytes(body[end : end + 4], "big")
+    return record(body[key_at:at], body[at + 2 : end], body[end + 4 : value_end], version)
+
+
+def entry_of(packed_record: bytes) -> messages.DiffChange:
+    entry: messages.DiffChange = _decode(packed_record)
     return entry
 
 
-def changed_entry(packed_record: bytes, *, adds: bool) -> bytes:
-    """A change of a diff, as msgpack has it."""
-    return (_ADDS if adds else _REMOVES) + packed_record
+def removal_of(packed_record: bytes) -> bytes:
+    """The change that removes the entry, in msgpack."""
+    return _REMOVES + packed_record[len(_ADDS) :]
 
 
 def token_of(packed_record: bytes) -> bytes:

@@ -5,7 +5,9 @@ here it costs a million times. Knows nothing of what is looked for in them.
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from indelible_protocol.errors import ErrorCode
@@ -33,12 +35,7 @@ class MissingError(Refusal):
         super().__init__(ErrorCode.INTERNAL_ERROR, f"the log lacks {what}")
 
 
-class Changed(NamedTuple):
-    """A version, as far as what it changed goes."""
-
-    version: int
-    body: bytes
-    effects: bytes
+Changed = tuple[int, bytes, bytes]  # a version, its body, its effects
 
 
 class Page(NamedTuple):
@@ -53,9 +50,13 @@ class Page(NamedTuple):
 
     def changed(self) -> list[Changed]:
         return [
-            Changed(version, fields[_BODY], fields[_EFFECTS])
+            (version, fields[_BODY], fields[_EFFECTS])
             for version, (_, fields) in enumerate(self.rows, self.first)
         ]
+
+    def changed_at(self, version: int) -> Changed:
+        fields = self.rows[version - self.first][1]
+        return version, fields[_BODY], fields[_EFFECTS]
 
 
 async def pages(
@@ -134,9 +135,19 @@ async def exactly(redis: Redis, log_id: LogId, wanted: Sequence[int]) -> dict[in
     }
 
 
+@asynccontextmanager
+async def _uncollected() -> AsyncGenerator[None, None]:
+    """Thousands of new objects come at once, and none of them is garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 async def _read(redis: Redis, log_id: LogId, first: int, last: int, count: int) -> Page:
     key = keys.of_log(log_id).commits
-    async with store_answer():
+    async with store_answer(), _uncollected():
         rows = await redis.execute_command(_XRANGE, key, f"{first}-0", f"{last}-0", "COUNT", count)
     ends = [b"%d-0" % first, b"%d-0" % (first + len(rows) - 1)]
     if not rows or [rows[0][0], rows[-1][0]] != ends:
