@@ -7,17 +7,20 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from indelible_protocol.commands import LogKind
 from indelible_protocol.ids import LogId
 from indelible_server.store import keys
 from indelible_server.store.slots import slot_of
 
 from tests.support.cluster import Cluster
+from tests.support.laws import assert_laws
 from tests.support.native_api import Committed, NativeApi
 from tests.support.operations import Acked, Command, Op
 from tests.support.service import Service, StartService, make_tenant
 
 SECRET = "s" * 40
 LOGS = 12
+EXAMPLES = 10
 
 
 @pytest.fixture
@@ -62,3 +65,12 @@ async def test_commits_waits_and_diffs_work_on_logs_of_every_node(
         (await cluster.primary_of(slot_of(keys.of_log(LogId(log)).meta))).port for log in logs
     }
     assert len(owners) == 3, "every node has some of the logs"
+
+
+@pytest.mark.parametrize("kind", LogKind)
+async def test_laws_hold_on_a_cluster(
+    kind: LogKind, cluster: Cluster, services: list[Service]
+) -> None:
+    service = services[0]
+    service.customer_id, service.apikey = await make_tenant(cluster.url, SECRET.encode())
+    await assert_laws(kind, service, cluster.url, examples=EXAMPLES)

@@ -142,7 +142,7 @@ class DurabilityMonitor:
         self._profile = profile
         self._every_seconds = every_seconds
         self.replicas = replicas
-        self._advice: tuple[str, ...] = ()
+        self.advice: tuple[str, ...] = ()
         self.reasons: tuple[str, ...] = ("the store was not checked yet",)
         self._logged: tuple[str, ...] = ()
 
@@ -214,9 +214,9 @@ class DurabilityMonitor:
             log.info("durability.restored", profile=self._profile)
 
     def _advise(self, given: tuple[str, ...]) -> None:
-        if given and given != self._advice:
+        if given and given != self.advice:
             log.warning("durability.advised", advice=list(given))
-        self._advice = given
+        self.advice = given
 
 
 def _unexamined(error: BaseException) -> str:
