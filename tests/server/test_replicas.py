@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from indelible_protocol.ids import LogId
+from indelible_protocol.ids import LogId, to_base64url
 from indelible_server.store import keys
 from redis.asyncio import Redis
 
@@ -152,3 +152,19 @@ async def test_a_name_and_a_listing_that_no_replica_has_are_shown_to_nobody(pair
                 await api.create_log("log")
     first = await mine.create_log("log")
     assert await other.create_log("log") == first
+
+
+async def test_a_fresh_read_is_refused_by_a_store_that_was_replaced(pair: Pair) -> None:
+    """Its replica serves elsewhere by now, and acknowledges what this one will never see."""
+    mine, other = pair.apis
+    log_id = await mine.create_log("log")
+    await mine.commit(log_id, sets("one"), idempotency_key="one")
+    path = f"/v2/logs/{to_base64url(log_id)}/diff"
+    for api in (mine, other):
+        assert (await api.ask("GET", path, query={"fresh": "1"})).log_version == 1
+    async with Redis.from_url(pair.replica.url) as store:
+        await store.replicaof("NO", "ONE")
+    assert (await mine.ask("GET", path, query={"fresh": "0"})).log_version == 1
+    for api in (mine, other):
+        with pytest.raises(NotDone):
+            await api.ask("GET", path, query={"fresh": "1"})

@@ -19,6 +19,7 @@ from indelible_server.api.parameters import (
     AT,
     CURSOR,
     DIFF_LIMIT,
+    FRESH,
     FROM,
     INTERVAL,
     LIMIT,
@@ -37,7 +38,7 @@ from indelible_server.store.nets import Position
 from indelible_server.store.reading import Head, check_version
 from indelible_server.store.recent import Recent
 
-DIFF_PARAMETERS = (FROM, TO, ORDER, WAIT, DIFF_LIMIT, CURSOR, INTERVAL)
+DIFF_PARAMETERS = (FROM, TO, ORDER, WAIT, DIFF_LIMIT, CURSOR, INTERVAL, FRESH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +55,15 @@ class _DiffRequest:
     limit: int
     start: Position | None = None
     interval: int | None = None
+    fresh: bool = False
 
 
 async def diff(request: web.Request) -> web.StreamResponse:
     identity = await log_of(request)
     services = request.app[SERVICES]
     asked = _read_diff(request, services, identity)
+    if asked.fresh:
+        await services.covering.fence(identity.log_id)
     if asked.to_version is not None or asked.start is not None:
         head = await services.head(identity.log_id)
         return await _page(request, identity, Recent(head, None), asked)
@@ -141,6 +145,7 @@ def _read_diff(request: web.Request, services: Services, identity: LogIdentity) 
     limit = query.whole(DIFF_LIMIT)
     wait_seconds = query.seconds(WAIT)
     interval = query.version(INTERVAL)
+    fresh = query.choice(FRESH) == "1"
     cursor = query.text(CURSOR)
     if cursor is None:
         return _DiffRequest(
@@ -150,6 +155,7 @@ def _read_diff(request: web.Request, services: Services, identity: LogIdentity) 
             wait_seconds=wait_seconds,
             limit=limit,
             interval=interval,
+            fresh=fresh,
         )
     log_id, incarnation, low, high, pinned_order, at, adds = services.cursors.open(
         "diff", cursor, 7
@@ -172,6 +178,7 @@ def _read_diff(request: web.Request, services: Services, identity: LogIdentity) 
         limit=limit,
         start=Position(at, bool(adds)),
         interval=interval,
+        fresh=fresh,
     )
 
 

@@ -56,6 +56,12 @@ INTERVAL = Parameter(
     description="for an answer that caches may share: what the last one told, 0 at first",
     schema=_VERSION,
 )
+FRESH = Parameter(
+    name="fresh",
+    description="with 1 the store first shows that it may still write: on a store with replicas an "
+    "answer is then never older than what was acknowledged before, in a failover either",
+    schema={"type": "string", "enum": ["0", "1"], "default": "0"},
+)
 PAGE = Parameter(
     name="limit",
     description="at most so many on a page",

@@ -38,6 +38,7 @@ from indelible_server.telemetry import Metrics
 @dataclass(slots=True, kw_only=True)
 class Services:
     settings: Settings
+    covering: Covering
     logs: Logs
     reader: Reader
     heads: SharedReads[LogId, Head | None]
@@ -132,6 +133,7 @@ def make_services(
 
     return Services(
         settings=settings,
+        covering=covering,
         logs=logs,
         reader=reader,
         heads=SharedReads(reader.heads),
