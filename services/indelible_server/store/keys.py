@@ -6,7 +6,7 @@ request text: names and groups come in hashed.
 
 | key | type | holds | written by |
 |---|---|---|---|
-| `{<log id>}:meta` | hash | version, epoch, counters, genesis; the tombstone | api |
+| `{<log id>}:meta` | hash | version, safe version, epoch, counters, genesis; the tombstone | api |
 | `{<log id>}:commits` | stream | `<version>-0` → header, signature, body, time, effects | api |
 | `{<log id>}:index` | hash | token → place (version, index, offset, entry_hash) ‖ value_id | api |
 | `{<log id>}:chains` | hash | writer ‖ chain → msgpack answer (sealed logs) | api |
