@@ -1,4 +1,4 @@
-"""`make bench`: every row measured, one table printed, one JSON file written.
+"""`make bench`: every row measured, one table printed, one JSON file and one page written.
 
 Run: `python -m tests.benchmarks [--quick] [--only G1,G4 | --peers] [--no-profiles]
 [--out FOLDER]`. Ends with 1 if a row failed its checks, with 0 otherwise, whether goals are met
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from tests.benchmarks.figures import table
+from tests.benchmarks.page import page
 from tests.benchmarks.stage import FULL, QUICK, progress
 from tests.benchmarks.suite import BENCHMARKS, beside_peers, everything
 
@@ -44,8 +45,21 @@ def main() -> int:
     path = asked.out / ("peers.json" if asked.peers else "figures.json")
     path.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     print(table(rows))
+    drawn = write_page(asked.out)
+    print(f"{drawn}: the same to look at, with plots")
     print(f"{path}: all samples; {made['took_seconds']:.0f} s")
     return 1 if any(row.failed for row in rows) else 0
+
+
+def write_page(folder: Path) -> Path:
+    """The page of the last run, and of the last beside other systems, if there were any."""
+    documents = [
+        json.loads(path.read_text()) if path.exists() else None
+        for path in (folder / "figures.json", folder / "peers.json")
+    ]
+    path = folder / "figures.html"
+    path.write_text(page(*documents))
+    return path
 
 
 if __name__ == "__main__":

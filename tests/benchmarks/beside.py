@@ -64,14 +64,7 @@ Sampler = Callable[[int], Awaitable[Appends]]
 async def measure(scale: Scale, folder: Path) -> list[Row]:
     """`folder` is where npm installed what it has."""
     there = [peer for peer in PEERS if not peer.absent(folder)]
-    rows = [
-        Row(
-            goal_id="PEERS",
-            what=f"{peer.system} is absent: {peer.absent(folder)} ({peer.install})",
-        )
-        for peer in PEERS
-        if peer not in there
-    ]
+    rows = absent(folder)
     with TemporaryDirectory(prefix="bench-") as name:
         data = Path(name)
         async with stage() as stand:
@@ -79,6 +72,15 @@ async def measure(scale: Scale, folder: Path) -> list[Row]:
             rows += await _waits(scale, stand, there, folder, data)
             rows += await _values(scale, stand, there, folder, data)
     return rows
+
+
+def absent(folder: Path) -> list[Row]:
+    """A row without figures for each system that cannot be run."""
+    return [
+        Row(goal_id="PEERS", what=f"{peer.system} is absent: {why} ({peer.install})")
+        for peer in PEERS
+        if (why := peer.absent(folder))
+    ]
 
 
 @asynccontextmanager

@@ -317,4 +317,5 @@ def _slab_bytes() -> int:
 
 
 def _kib(path: Path, name: str) -> int:
-    return next(int(line.split()[1]) for line in path.open() if line.startswith(name))
+    lines = path.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))

@@ -10,13 +10,25 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import psutil
 import pytest
 
-from tests.benchmarks import profiles, suite
+from tests.benchmarks import beside, plots, profiles, suite
+from tests.benchmarks.__main__ import write_page
 from tests.benchmarks.closed_loop import Load
-from tests.benchmarks.figures import CheckFailed, Row, at_least, at_most, check, table, to_plain
+from tests.benchmarks.figures import (
+    CheckFailed,
+    Point,
+    Row,
+    at_least,
+    at_most,
+    check,
+    table,
+    to_plain,
+)
+from tests.benchmarks.page import page
 from tests.benchmarks.stage import Scale, stage
 from tests.benchmarks.suite import BENCHMARKS, Benchmark
 from tests.benchmarks.updates import check_updates, noop_lanes, opaque_lane
@@ -42,6 +54,9 @@ async def test_updates_and_wakes_run_and_their_document_has_the_promised_shape()
         assert row["met"] in (True, False)
         assert row["peers"] == {}
     assert len(table(rows).splitlines()) == 2 + len(rows)
+    drawn = page(document)
+    assert drawn.count("<tr>") == 1 + len(rows)
+    assert "<script" not in drawn
 
 
 async def test_fast_answers_that_store_nothing_fail_the_check() -> None:
@@ -131,6 +146,58 @@ def test_a_function_weighs_what_it_does_itself_and_once_with_its_calls() -> None
         ("walk", 0.25, 1.0),
         ("main", 0.0, 1.0),
     ]
+
+
+def test_the_page_has_a_curve_for_what_was_measured_at_several_sizes_and_says_what_failed() -> None:
+    def at(size: float, cost: float) -> Row:
+        point = Point(curve="a read", axis="versions", size=size, floor_size=10)
+        floor, goal = [1.0, 2.0, 3.0], at_most(1.2)
+        return Row(
+            goal_id="G7", what="a <read>", floor=floor, ours=[cost] * 3, goal=goal, point=point
+        )
+
+    rows = [
+        at(1e6, 4.0),
+        at(1e3, 2.0),
+        Row(goal_id="G8", what="a list", failed="3 & 4 are missing"),
+    ]
+    figures = {**suite.document(rows, TINY), "profiles": {"commit": [], "wake": "no py-spy"}}
+    beside = Row(goal_id="G1", what="x", floor=[1.0], ours=[2.0], peers={"another": [4.0]})
+    drawn = page(figures, suite.document([beside], TINY))
+    (chart,) = plots.charts(figures["rows"])
+    (curve,) = chart.curves
+    assert [(dot.size, dot.cost) for dot in curve.dots] == [(10, 2.0), (1e3, 2.0), (1e6, 4.0)]
+    assert drawn.count('<svg class="chart"') == 1
+    assert drawn.count("<circle") == 3 + 2  # the curve's, and a mark for each row with a goal
+    assert "a &lt;read&gt;" in drawn
+    assert "3 &amp; 4 are missing" in drawn
+    assert 'href="profile-commit.svg"' in drawn
+    assert "wake path: no py-spy" in drawn
+    assert re.search(r"another</td>.*0\.50</td>", drawn)
+    ElementTree.fromstring(plots.drawn(chart))
+
+
+def test_the_page_is_written_of_what_there_is(tmp_path: Path) -> None:
+    assert "</html>" in write_page(tmp_path).read_text()
+    (tmp_path / "figures.json").write_text(json.dumps(suite.document([], TINY)))
+    assert "A quick run" in write_page(tmp_path).read_text()
+
+
+def test_systems_that_are_not_installed_are_reported_absent_with_how_to_install_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = [row.what for row in beside.absent(tmp_path)]
+    for system in ("etcd is absent: there is no etcd on PATH", "Durable Streams is absent"):
+        assert [what for what in told if what.startswith(system) and "install" in what]
+
+
+@pytest.mark.torture
+async def test_what_is_installed_is_measured_beside_ours_and_everything_is_ended() -> None:
+    rows = await suite.run(TINY, [suite.beside_peers(ROOT / ".bench" / "peers")])
+    assert not [row.failed for row in rows if row.failed]
+    assert {row.goal_id for row in rows} >= {"PEERS", "G4", "G11"}
+    assert not psutil.Process().children(recursive=True)
 
 
 def test_every_goal_that_is_measured_stands_in_the_readme() -> None:
