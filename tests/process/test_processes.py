@@ -91,7 +91,8 @@ class Load:
 @asynccontextmanager
 async def load_on(service: Service) -> AsyncIterator[Load]:
     _, apikey = await make_tenant(*await store_of(service))
-    connector = aiohttp.TCPConnector(limit=0)
+    # A client keeps a connection for less long than the service does, or meets its usual end.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=0.5)
     async with aiohttp.ClientSession(connector=connector) as session:
         api = NativeApi(session, endpoints=[service.url], apikey=apikey, rng=random.Random(1))
         load = Load(api=api, log_id=await api.create_log("orders"))
