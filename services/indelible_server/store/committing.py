@@ -234,7 +234,7 @@ def _pack_commands(kind: LogKind, submission: Submission) -> list[functions.Argu
     ops, slots, offsets, values = [], [], [], []
     for index, (command, start, _) in enumerate(submission.commands):
         op, token, _, held, alts = command
-        ops.append(op.value)
+        ops.append(op)
         slots.append(slot_of.setdefault(token, len(slot_of) + 1))
         offsets.append(start)
         value = b""
