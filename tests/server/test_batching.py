@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable
 
 import pytest
@@ -173,3 +174,19 @@ async def test_what_waits_when_a_client_is_closed_is_told(engine: Engine) -> Non
     assert all(isinstance(each, NotSent | AnswerLost) for each in told)
     with pytest.raises(NotSent):
         await redis.execute_command("GET", "text")
+
+
+async def test_a_loop_that_was_held_up_takes_the_answers_that_lie_there(engine: Engine) -> None:
+    """Each round of the loop takes longer than a command may: nobody's answer is late for that."""
+    opened = connect(engine.url, connections=2, timeout_seconds=0.2)
+    redis = opened.commands
+    try:
+        await redis.execute_command("SET", "text", "a")
+        await redis.execute_command("GET", "text")  # opens the connection, in some rounds
+        asked = [asyncio.ensure_future(redis.execute_command("GET", "text")) for _ in range(3)]
+        while not all(each.done() for each in asked):
+            await asyncio.sleep(0)
+            time.sleep(0.25)
+        assert [await each for each in asked] == [b"a"] * 3
+    finally:
+        await opened.close()

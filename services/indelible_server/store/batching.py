@@ -28,6 +28,7 @@ MAX_BATCH = 256
 MAX_BATCH_BYTES = 1 << 18
 MAX_CONNECTIONS = 4
 _LOOKS_PER_DEADLINE = 8
+_GRACE_SECONDS = 0.01
 
 Argument = bytes | str | int
 Deliver = Callable[[Any], None]
@@ -179,9 +180,21 @@ class Batcher:
         self._deadlines = asyncio.get_running_loop().call_later(pause, self._look_at_deadlines)
 
     def _look_at_deadlines(self) -> None:
-        """One timer for all commands, running while there are any."""
-        self._deadlines = None
-        latest = asyncio.get_running_loop().time() - self._timeout_seconds
+        """One timer for all commands, running while there are any.
+
+        A loop that was held up for seconds looks at its sockets before it says that anybody is
+        late: the answer may lie there, or the command not even be sent.
+        """
+        loop = asyncio.get_running_loop()
+        latest = loop.time() - self._timeout_seconds
+        if any(wire.is_busy and wire.asked <= latest for wire in self._wires) or (
+            self._queue and self._queue[0][0] <= latest
+        ):
+            self._deadlines = loop.call_later(_GRACE_SECONDS, self._end_late, latest)
+        else:
+            self._go_on_looking()
+
+    def _end_late(self, latest: float) -> None:
         late: deque[Asked] = deque()
         while self._queue and self._queue[0][0] <= latest:
             late.append(self._queue.popleft())
@@ -189,6 +202,10 @@ class Batcher:
         for wire in list(self._wires):
             if wire.is_busy and wire.asked <= latest:
                 wire.give_up("no answer in time")
+        self._go_on_looking()
+
+    def _go_on_looking(self) -> None:
+        self._deadlines = None
         if self._queue or any(wire.is_busy for wire in self._wires):
             self._look_again()
 

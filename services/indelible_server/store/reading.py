@@ -7,7 +7,7 @@ cached. Knows nothing of HTTP or of waiting.
 
 import asyncio
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -102,14 +102,18 @@ class Reader:
         found: list[Head | None] = []
         for at in range(0, len(log_ids), _HEADS_AT_ONCE):
             some = log_ids[at : at + _HEADS_AT_ONCE]
-            async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
-                for log_id in some:
-                    pipe.execute_command("HMGET", keys.of_log(log_id).meta, *_HEAD_FIELDS)
-                rows = await pipe.execute()
+            async with store_answer():
+                rows = await asyncio.gather(*map(self._head_fields, some))
             if self._covering.is_needed:
                 await asyncio.gather(*map(self._cover, some, rows))
             found += [None if r[0] is None or r[3] is not None else _head(r) for r in rows]
         return found
+
+    def _head_fields(self, log_id: LogId) -> Awaitable[list[Any]]:
+        fields: Awaitable[list[Any]] = self._redis.execute_command(
+            "HMGET", keys.of_log(log_id).meta, *_HEAD_FIELDS
+        )
+        return fields
 
     async def current_versions(self, watched: Sequence[LogId | Group]) -> list[int | None]:
         """Of logs and of groups' listings; None for a log that is deleted or absent."""

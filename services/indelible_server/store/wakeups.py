@@ -41,11 +41,15 @@ class _Channel:
     `latest` the highest version that they told of since.
     """
 
-    __slots__ = ("crowds", "idle_rounds", "latest", "listening", "subscribed", "watches")
+    __slots__ = (
+        *("crowds", "idle_rounds", "is_asked_for", "latest"),
+        *("listening", "subscribed", "watches"),
+    )
 
     def __init__(self) -> None:
         self.watches: set[Watch] = set()
         self.crowds: dict[tuple[int, Hashable], set[Waiter]] = {}
+        self.is_asked_for = False  # of the store, on the connection that is open
         self.subscribed = asyncio.Event()
         self.listening: object | None = None
         self.latest = 0
@@ -62,6 +66,7 @@ class _Channel:
     def end(self) -> None:
         """Whatever the store sends from now on is lost: it may even be another store."""
         self.listening, self.latest = None, 0
+        self.is_asked_for = False
         self.subscribed.clear()
 
 
@@ -232,7 +237,8 @@ class Wakeups:
             return
         try:
             async with asyncio.timeout(_SUBSCRIBE_SECONDS):
-                await self._subscribe(self._connection, pending)
+                unasked = [each for each in pending if not self._channels[each].is_asked_for]
+                await self._subscribe(self._connection, unasked)
                 for watched in pending:
                     await self._channels[watched].subscribed.wait()
         except (TimeoutError, RedisError, OSError):
@@ -241,6 +247,7 @@ class Wakeups:
     async def _subscribe(self, connection: AbstractConnection, wanted: Sequence[Watched]) -> None:
         # One command each: in a cluster their slots differ.
         for watched in wanted:
+            self._channels[watched].is_asked_for = True
             await connection.send_command("SSUBSCRIBE", _channel_name(watched))
 
     async def _listen(self) -> None:
