@@ -5,6 +5,7 @@ A service is a coroutine that works until its event is set. Knows nothing of wha
 """
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -18,6 +19,9 @@ Service = Callable[[asyncio.Event], Awaitable[None]]
 Ready = Callable[[], Awaitable[object]]
 
 log = structlog.get_logger(__name__)
+
+# Allocations until the young are collected; young collections until the middle-aged are; theirs.
+_COLLECTIONS = (10_000, 20, 50)
 
 
 def run(
@@ -125,7 +129,19 @@ async def _until_ready(
         ended.append("ready")
         stop.set()
     else:
+        _spare_the_collector()
         manager.tell("READY=1", "STATUS=at work")
+
+
+def _spare_the_collector() -> None:
+    """What is there from the start stays, and is looked through no more; the rest less often.
+
+    A full collection halts the process for 10–20 µs a waiter, and there is one whenever a
+    quarter more waits than at the last.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTIONS)
 
 
 async def _late(tasks: list[asyncio.Task[None]], grace_seconds: float) -> set[asyncio.Task[None]]:

@@ -118,14 +118,9 @@ class Waves:
         everybody = [parked for crowd in crowds for parked in crowd]
         try:
             answers = await asyncio.gather(*(self._answer_to(crowd[0]) for crowd in crowds))
-            await self._write(
-                [
-                    (parked, answer)
-                    for crowd, answer in zip(crowds, answers, strict=True)
-                    for parked in crowd
-                    if answer is not None
-                ]
-            )
+            for crowd, answer in zip(crowds, answers, strict=True):
+                if answer is not None:
+                    await _write(crowd, answer)
         except Refusal:
             pass  # each asks for itself, and is told
         except Exception:
@@ -170,18 +165,19 @@ class Waves:
             f"HTTP/1.1 200 OK\r\n{lines}{REQUEST_ID}: ".encode(), b"\r\n\r\n" + page.body
         )
 
-    async def _write(self, owed: Sequence[tuple[Parked, _Answer]]) -> None:
-        at, size = 0, _FIRST_SLICE
-        while at < len(owed):
-            for parked, answer in owed[at : at + size]:
-                transport = parked.request.transport
-                if transport is not None and parked.is_asleep and _takes_bytes(transport):
-                    request_id = parked.request[ID].encode()
-                    transport.write(b"".join((answer.before, request_id, answer.after)))
-                    parked.take()
-            at, size = at + size, min(2 * size, _WRITTEN_AT_ONCE)
-            if at < len(owed):
-                await asyncio.sleep(0)
+
+async def _write(crowd: Sequence[Parked], answer: _Answer) -> None:
+    at, size = 0, _FIRST_SLICE
+    while at < len(crowd):
+        for parked in crowd[at : at + size]:
+            transport = parked.request.transport
+            if transport is not None and parked.is_asleep and _takes_bytes(transport):
+                request_id = parked.request[ID].encode()
+                transport.write(b"".join((answer.before, request_id, answer.after)))
+                parked.take()
+        at, size = at + size, min(2 * size, _WRITTEN_AT_ONCE)
+        if at < len(crowd):
+            await asyncio.sleep(0)
 
 
 async def _finish(everybody: Sequence[Parked]) -> None:
