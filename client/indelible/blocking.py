@@ -252,12 +252,14 @@ class Log(View[Entry]):
         return self.entry(key) is not None
 
     @_like(AsyncLog.at)
-    def at(self, version: int) -> View[Entry]:
-        return View(self._log.at(version))
+    def at(self, version: int, *, streamed: bool = False) -> View[Entry]:
+        return View(self._log.at(version, streamed=streamed))
 
     @_like(AsyncLog.diff)
-    def diff(self, from_version: int, to_version: int | None = None) -> View[Change]:
-        return View(self._log.diff(from_version, to_version))
+    def diff(
+        self, from_version: int, to_version: int | None = None, *, streamed: bool = False
+    ) -> View[Change]:
+        return View(self._log.diff(from_version, to_version, streamed=streamed))
 
     @_like(AsyncLog.follow)
     def follow(

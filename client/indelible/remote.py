@@ -5,7 +5,8 @@ too, because the service takes them twice. A commit is sent once: `writing` know
 same bytes may go again. Knows nothing of keys, and sees sealed bytes only.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import TypeVar
 
 from indelible_protocol import limits, messages, paths
@@ -132,7 +133,9 @@ class RemoteLog:
         )
         return self._noted(await self.service.transport.send(request, timeout_seconds))
 
-    async def diff(self, from_version: int, to_version: int | None) -> AsyncIterator[messages.Diff]:
+    async def diff(
+        self, from_version: int, to_version: int | None
+    ) -> AsyncGenerator[messages.Diff, None]:
         """Pages; every one has the versions of the first.
 
         `to_version` None is the version that is current when the first page is answered.
@@ -146,6 +149,42 @@ class RemoteLog:
         yield in_range(first)
         async for page in self.rest_of(first):
             yield page
+
+    async def streamed_diff(
+        self, from_version: int, to_version: int | None
+    ) -> AsyncGenerator[messages.Diff, None]:
+        """The same pages, all in one answer as long as it lasts: for who reads to the end.
+
+        An answer that is cut off is gone on with behind its last whole page.
+        """
+        query = {"from": str(from_version), "limit": "0"}
+        if to_version is not None:
+            query["to"] = str(to_version)
+        attempts = Attempts(self.service.timeout_seconds)
+        cursor: str | None = ""
+        while cursor is not None:
+            request = Request(
+                method="GET", path=self._path(paths.DIFF), answer=messages.Diff, query=query
+            )
+            try:
+                async with aclosing(self.service.transport.stream(request)) as pages:
+                    async for page in pages:
+                        wanted = (
+                            from_version,
+                            page.to_version if to_version is None else to_version,
+                        )
+                        if (page.from_version, page.to_version) != wanted:
+                            raise _contradiction(page, from_version, to_version)
+                        to_version, cursor = page.to_version, page.cursor
+                        attempts = Attempts(self.service.timeout_seconds)
+                        yield in_range(page)
+                if cursor is not None:
+                    raise UnavailableError("the answer was cut off")
+            except UnavailableError as error:
+                if not error.retryable:
+                    raise
+                await attempts.pause(error)
+            query = {"cursor": cursor, "limit": "0"} if cursor else query
 
     async def rest_of(self, first: messages.Diff) -> AsyncIterator[messages.Diff]:
         """The pages after `first`."""

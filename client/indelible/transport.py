@@ -10,12 +10,13 @@ import io
 import os
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Generic, NoReturn, TypeVar
 
 import aiohttp
+import msgpack
 import msgspec
 from indelible_protocol import limits, messages, paths
 from indelible_protocol.errors import ErrorCode, ProtocolError
@@ -218,6 +219,42 @@ class Transport:
         finally:
             connections.in_flight.release()
 
+    async def stream(self, request: Request[A]) -> AsyncGenerator[A, None]:
+        """One attempt at an answer of many messages, each given as soon as it is whole.
+
+        Ends when the answer does, whether it was cut off or not: the last message tells. Bounded
+        by the silence between two pieces alone. Leaving it before its end closes the connection.
+
+        Raises:
+            As `send`.
+        """
+        assert request.answer is not None
+        session = self.pool.ready(self._session).session
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_SECONDS, sock_read=ATTEMPT_SECONDS
+        )
+        try:
+            async with session.request(
+                request.method,
+                self._base_url + request.path,
+                params=request.query,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                if response.status != 200 or response.content_type != Form.MSGPACK.value:
+                    answer = _read(request, response, await _body_of(response))
+                    raise _wrong(response, f"an answer with status {answer.status}")
+                messages_of = _Messages(response)
+                async for piece in response.content.iter_any():
+                    for data in messages_of.whole_in(piece):
+                        try:
+                            message = messages.decode(data, request.answer, Form.MSGPACK)
+                        except ProtocolError as error:
+                            raise _wrong(response, f"a message that is none: {error}") from error
+                        yield message
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            self._fail(request, error)
+
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or True),
@@ -319,6 +356,40 @@ def said(error: Exception) -> str:
     if isinstance(failed, socket.gaierror) or not failed.errno:
         return failed.strerror or str(failed)
     return os.strerror(failed.errno)
+
+
+class _Messages:
+    """Cuts what comes into messages, in memory for one of them."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._unpacker = msgpack.Unpacker(max_buffer_size=0)
+        self._rest = bytearray()
+        self._taken = 0
+
+    def whole_in(self, piece: bytes) -> Iterator[bytes]:
+        """
+        Raises:
+            VerificationError: no msgpack, or a message larger than any answer of the protocol.
+        """
+        self._unpacker.feed(piece)
+        self._rest += piece
+        while True:
+            try:
+                self._unpacker.skip()
+            except msgpack.OutOfData:
+                break
+            except (ValueError, msgpack.UnpackException) as error:
+                raise _wrong(self._response, "an answer that is no msgpack") from error
+            size = self._unpacker.tell() - self._taken
+            self._taken += size
+            yield bytes(self._rest[:size])
+            del self._rest[:size]
+        if len(self._rest) > MAX_ANSWER_BYTES:
+            raise OversizeError(
+                f"a message of more than {MAX_ANSWER_BYTES} bytes",
+                request_id=_request_id(self._response),
+            )
 
 
 async def _body_of(response: aiohttp.ClientResponse) -> bytes:
