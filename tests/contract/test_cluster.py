@@ -12,7 +12,8 @@ from indelible_protocol.ids import LogId
 from indelible_server.store import keys
 from indelible_server.store.slots import slot_of
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, StartCluster
+from tests.support.engines import redis_server
 from tests.support.laws import assert_laws
 from tests.support.native_api import Committed, NativeApi
 from tests.support.operations import Acked, Command, Op
@@ -23,19 +24,32 @@ LOGS = 12
 EXAMPLES = 10
 
 
+@pytest.fixture(params=["valkey", pytest.param("redis", marks=pytest.mark.torture)])
+async def each_cluster(
+    cluster: Cluster, request: pytest.FixtureRequest, start_cluster: StartCluster
+) -> Cluster:
+    """Of the embedded engine, then of Debian's redis-server."""
+    if request.param == "valkey":
+        return cluster
+    server = redis_server()
+    if server is None:
+        pytest.skip("no redis-server on PATH, and INDELIBLE_TEST_REDIS_SERVER is unset")
+    return await start_cluster(server=server)
+
+
 @pytest.fixture
-def services(cluster: Cluster, start_service: StartService, tmp_path: Path) -> list[Service]:
+def services(each_cluster: Cluster, start_service: StartService, tmp_path: Path) -> list[Service]:
     """Two API processes on the cluster."""
     secret_file = tmp_path / "secret"
     secret_file.write_text(SECRET)
-    arguments = ("api", "--redis", cluster.url, "--secret-file", str(secret_file))
+    arguments = ("api", "--redis", each_cluster.url, "--secret-file", str(secret_file))
     return [start_service(*arguments) for _ in range(2)]
 
 
 @pytest.fixture
-async def apis(cluster: Cluster, services: list[Service]) -> AsyncIterator[list[NativeApi]]:
+async def apis(each_cluster: Cluster, services: list[Service]) -> AsyncIterator[list[NativeApi]]:
     """A client of each process, of one tenant."""
-    _, apikey = await make_tenant(cluster.url, SECRET.encode())
+    _, apikey = await make_tenant(each_cluster.url, SECRET.encode())
     async with aiohttp.ClientSession() as session:
         yield [
             NativeApi(session, endpoints=[s.url], apikey=apikey, rng=random.Random(1))
@@ -44,7 +58,7 @@ async def apis(cluster: Cluster, services: list[Service]) -> AsyncIterator[list[
 
 
 async def test_commits_waits_and_diffs_work_on_logs_of_every_node(
-    apis: list[NativeApi], cluster: Cluster
+    apis: list[NativeApi], each_cluster: Cluster
 ) -> None:
     mine, other = apis
     logs = [await mine.create_log(f"log-{number}") for number in range(LOGS)]
@@ -62,15 +76,15 @@ async def test_commits_waits_and_diffs_work_on_logs_of_every_node(
         read = await other.diff(log_id, 0)
         assert [change.value for change in read.changes] == [f"value-{number}"]
     owners = {
-        (await cluster.primary_of(slot_of(keys.of_log(LogId(log)).meta))).port for log in logs
+        (await each_cluster.primary_of(slot_of(keys.of_log(LogId(log)).meta))).port for log in logs
     }
     assert len(owners) == 3, "every node has some of the logs"
 
 
 @pytest.mark.parametrize("kind", LogKind)
 async def test_laws_hold_on_a_cluster(
-    kind: LogKind, cluster: Cluster, services: list[Service]
+    kind: LogKind, each_cluster: Cluster, services: list[Service]
 ) -> None:
     service = services[0]
-    service.customer_id, service.apikey = await make_tenant(cluster.url, SECRET.encode())
-    await assert_laws(kind, service, cluster.url, examples=EXAMPLES)
+    service.customer_id, service.apikey = await make_tenant(each_cluster.url, SECRET.encode())
+    await assert_laws(kind, service, each_cluster.url, examples=EXAMPLES)

@@ -5,20 +5,24 @@ The load and the judge are those of `test_faults`; each fault has a control that
 
 import asyncio
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from indelible_protocol.ids import LogId
 from indelible_server.store import keys
 from indelible_server.store.slots import slot_of
 
-from tests.support.cluster import NODE_TIMEOUT_SECONDS, Cluster, Node, StartCluster
+from tests.support.cluster import Cluster, Node, StartCluster
 from tests.support.deployment import Processes, Window, frozen
 from tests.support.history import Violation, check
+from tests.support.native_api import Committed, NativeApi
+from tests.support.operations import Command, Op
 from tests.support.polling import until
 from tests.support.vacuity import Guards, vacuities
 from tests.support.workload import Load, Workload
@@ -27,8 +31,7 @@ pytestmark = pytest.mark.torture
 
 LOAD = Load(logs=6, settle_seconds=30.0)
 CUT_OFF_SECONDS = 3.0
-# Of a primary's loss: until it is missed, voted on, replaced, and found by who commits.
-OUTAGE_SECONDS = 2 * NODE_TIMEOUT_SECONDS + 1.0
+LARGE, LARGE_BYTES = 32, 500_000
 
 Deploy = Callable[..., Awaitable[tuple[Cluster, Processes]]]
 
@@ -167,8 +170,10 @@ async def test_a_primary_that_comes_back_after_its_replacement_is_not_believed(
     await expect_correct(workload, cluster, [fault], 500)
 
 
-async def test_slots_on_their_way_are_noticed_by_nobody(deploy: Deploy) -> None:
+@pytest.mark.parametrize("way", ["key by key", "whole"])
+async def test_slots_on_their_way_are_noticed_by_nobody(deploy: Deploy, way: str) -> None:
     cluster, processes = await deploy()
+    move = cluster.move_slot if way == "key by key" else cluster.move_slot_whole
     load = Load(logs=20, settle_seconds=30.0)
     moves = 0
     async with under_load(processes, load) as workload:
@@ -176,7 +181,7 @@ async def test_slots_on_their_way_are_noticed_by_nobody(deploy: Deploy) -> None:
         primaries = await cluster.primaries()
         for target in (primaries[0], primaries[1], primaries[2], primaries[0]):
             for slot in slots_of(workload):
-                await cluster.move_slot(slot, target)
+                await move(slot, target)
                 moves += 1
             await workload.progress(20)
     print(f"{moves} moves")
@@ -184,3 +189,40 @@ async def test_slots_on_their_way_are_noticed_by_nobody(deploy: Deploy) -> None:
     assert workload.in_doubt == 0
     assert workload.unavailable == 0
     assert workload.refused == {}
+
+
+async def test_a_large_log_that_moves_holds_up_its_commits_for_some_ms_a_megabyte(
+    deploy: Deploy,
+) -> None:
+    cluster, processes = await deploy("--store-seconds", "10")
+    async with aiohttp.ClientSession() as session:
+        api = NativeApi(
+            session,
+            endpoints=processes.endpoints,
+            apikey=processes.apikey,
+            rng=random.Random(1),
+            request_seconds=30.0,
+        )
+        log_id = await api.create_log("large")
+        await asyncio.gather(*(commit_value(api, log_id, n, LARGE_BYTES) for n in range(LARGE)))
+        slot = slot_of(keys.of_log(LogId(log_id)).meta)
+        home = await cluster.primary_of(slot)
+        away = next(node for node in await cluster.primaries() if node is not home)
+        moving = asyncio.create_task(cluster.move_slot(slot, away))
+        took = [await commit_value(api, log_id, LARGE, 10)]
+        while not moving.done():
+            took.append(await commit_value(api, log_id, LARGE + len(took), 10))
+        await moving
+        megabytes = LARGE * LARGE_BYTES / 1e6
+        print(f"{max(took) * 1_000 / megabytes:.1f} ms a MB, {len(took)} commits meanwhile")
+        assert max(took) < 10.0
+        assert (await api.diff(log_id, 0)).to_version == LARGE + len(took)
+
+
+async def commit_value(api: NativeApi, log_id: bytes, number: int, size: int) -> float:
+    """The seconds that it took to be acknowledged."""
+    began = time.monotonic()
+    commands = [Command(Op.UPSERT, f"key-{number}", f"{number}".ljust(size, "."))]
+    answer = await api.commit(log_id, commands, idempotency_key=f"{number}")
+    assert isinstance(answer, Committed)
+    return time.monotonic() - began

@@ -157,6 +157,21 @@ class Cluster:
             for each in (taking, giving):
                 await each.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target.id)
 
+    async def move_slot_whole(self, slot: int, target: Node) -> None:
+        """By the engine itself, all at one moment: Valkey 9 and newer."""
+        source = await self.primary_of(slot)
+        if source is target:
+            return
+        async with source.client() as giving:
+            await giving.execute_command(
+                *("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.id)
+            )
+
+        async def is_there() -> bool:
+            return await self.primary_of(slot) is target
+
+        await until(is_there, what=f"slot {slot} has moved")
+
     async def flush(self) -> None:
         """No keys and no functions; slots and nodes stay."""
         for node in await self.primaries():
