@@ -21,6 +21,7 @@ PAGES = {  # where it stands: its page, its title in the navigation
     "client/EVENTSOURCING.md": ("eventsourcing.md", "Event sourcing"),
     "client/PROTOCOL.md": ("protocol.md", "Protocol"),
     "services/DESIGN.md": ("design.md", "Design"),
+    "services/SCALE.md": ("scale.md", "Scale"),
     "deploy/RUNBOOK.md": ("runbook.md", "Runbook"),
     "SECURITY.md": ("security.md", "Security"),
     "tests/EVIDENCE.md": ("evidence.md", "Evidence"),
