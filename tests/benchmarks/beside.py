@@ -222,7 +222,7 @@ async def _waits(
 ) -> list[Row]:
     """Each sample of a crowd has processes of its own: memory used before is used again."""
     log_id, still = await stand.make_opaque_logs(2, "waited")
-    writer = await stand.another_worker()
+    writer = await stand.second_worker()
     size = scale.of(CROWD, QUICK_CROWD)
 
     async def one(number: int) -> Woken:

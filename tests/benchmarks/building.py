@@ -126,22 +126,27 @@ async def _call(identity: LogIdentity, commands: Sequence[Command]) -> bytes:
 
 
 async def _send(socket: str, calls: Sequence[bytes], count: int) -> int:
-    """Sends `count` of the calls, over and over; the last version that they made."""
+    """Sends `count` of the calls, over and over; the last version that they made.
+
+    The next part is on its way while the answers to the one before it are read.
+    """
     reader, writer = await asyncio.open_unix_connection(socket)
     replies = hiredis.Reader()
-    left = cycle(calls)
-    version = 0
+    left = islice(cycle(calls), count)
+    version = sent = answered = 0
     try:
-        for at in range(0, count, _SENT_AT_ONCE):
-            some = min(_SENT_AT_ONCE, count - at)
-            writer.write(b"".join(islice(left, some)))
-            for _ in range(some):
-                while (reply := replies.gets()) is False:
-                    data = await asyncio.wait_for(reader.read(1 << 16), _PATIENCE_SECONDS)
-                    check(bool(data), "the engine hung up")
-                    replies.feed(data)
+        while answered < count:
+            while sent < count and sent - answered <= _SENT_AT_ONCE:
+                part = list(islice(left, _SENT_AT_ONCE))
+                writer.write(b"".join(part))
+                sent += len(part)
+            data = await asyncio.wait_for(reader.read(1 << 16), _PATIENCE_SECONDS)
+            check(bool(data), "the engine hung up")
+            replies.feed(data)
+            while (reply := replies.gets()) is not False:
                 check(isinstance(reply, list) and reply[1] == b"committed", f"a commit: {reply}")
                 version = int(reply[2])
+                answered += 1
     finally:
         writer.close()
     return version

@@ -23,7 +23,7 @@ async def waiters(scale: Scale) -> list[Row]:
 
 async def _per_waiter(scale: Scale) -> Row:
     """Each sample has a process of its own: memory that was used before would be used again."""
-    size = scale.of(5_000, 1_000)
+    size = scale.of(2_500, 500)
     async with stage() as stand:
         (log_id,) = await stand.make_opaque_logs(1, "g6")
 
@@ -89,7 +89,7 @@ async def _held_at_once(scale: Scale) -> Row:
     async with stage(processes=2) as stand:
         (log_id,) = await stand.make_opaque_logs(1, "g6")
         wait = wait_request(log_id, 0, apikey=stand.apikey, wait_seconds=60)
-        workers = [stand.worker, await stand.another_worker()]
+        workers = [stand.worker, await stand.second_worker()]
         services = stand.deployment.services
         async with asyncio.TaskGroup() as tasks:
             held = [

@@ -58,8 +58,8 @@ async def profile(scale: Scale, folder: Path) -> Mapping[str, Sequence[Weight] |
 async def _profiled(
     scale: Scale, load: Callable[[Stage, Scale, Sequence[LogId]], Awaitable[object]], base: Path
 ) -> list[Weight]:
-    seconds = scale.of(4, 1)
-    async with stage() as stand:
+    seconds = scale.of(3, 1)
+    async with stage(alone=True) as stand:
         # Longer than both recordings, which start a little late; ended with them.
         logs = await stand.make_opaque_logs(CLIENTS, "profiled")
         longer = replace(scale, seconds=seconds * 2 + 3.0)

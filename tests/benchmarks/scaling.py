@@ -20,6 +20,7 @@ from tests.benchmarks.updates import CLIENTS, load_opaque
 FEW = 10
 CHOSEN = 1_000  # of very many logs: so many are written to in one sample
 FOLLOWED = 200
+WAKE_SECONDS = 1.0
 KEYS, VALUE_BYTES = 100, 64
 FLAT = at_most(1.15)
 
@@ -34,7 +35,7 @@ async def by_logs(scale: Scale) -> list[Row]:
     """Costs among a few logs, among more, and among very many, in one store."""
     sizes = (FEW, scale.of(1_000, 200), scale.of(100_000, 1_000))
     progress(f"  G14: {sum(sizes):,} logs are made")
-    async with stage() as stand:
+    async with stage(alone=True) as stand:
         kinds = [await stand.make_opaque_logs(size, f"of-{size}") for size in sizes]
         await _update(scale, stand, kinds[1], -1)  # known to the server from here on
 
@@ -63,7 +64,7 @@ async def by_versions(scale: Scale) -> list[Row]:
     """Costs in new logs, in logs of more versions, and in one of very many."""
     sizes = (1, scale.of(1_000, 50), scale.of(1_000_000, 2_000))
     progress(f"  G14: a log of {sizes[2]:,} versions is made")
-    async with stage() as stand:
+    async with stage(alone=True) as stand:
         old = await stand.make_opaque_logs(FEW, "old")
         for log in old:
             await _grow(stand, log, sizes[1])
@@ -146,7 +147,7 @@ async def _wake(scale: Scale, stand: Stage, logs: Sequence[LogId], number: int) 
             logs=logs,
             versions=before,
             pid=stand.api.pid,
-            seconds=scale.seconds,
+            seconds=scale.shorter(WAKE_SECONDS).seconds,
             max_wakes=scale.of(1_000, 100),
         ),
     )

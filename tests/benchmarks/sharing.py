@@ -19,7 +19,7 @@ async def two_tenants(scale: Scale) -> list[Row]:
         flooder, flooded = stand.apikey, await stand.make_opaque_logs(1, "flooded")
         await stand.deployment.make_tenant()
         logs = await stand.make_opaque_logs(CONNECTIONS, "shared")
-        other = await stand.another_worker()
+        other = await stand.second_worker()
 
         def flood(number: int) -> Load:
             lanes = [opaque_lane(flooded, number, flooder, b"%d" % n) for n in range(FLOODING)]

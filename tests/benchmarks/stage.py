@@ -5,20 +5,24 @@ Knows nothing of what is measured.
 """
 
 import asyncio
+import itertools
 import random
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 from indelible_protocol import limits, paths
 from indelible_protocol.ids import LogId
 from indelible_server.store import keys
+from redis.asyncio import Redis
 
 from tests.benchmarks import building, closed_loop
 from tests.benchmarks.building import Growing, Making
@@ -54,6 +58,10 @@ class Scale:
     seconds: float
     quick: bool
 
+    def shorter(self, seconds: float) -> "Scale":
+        """Samples of at most `seconds`, where their spread allows it."""
+        return replace(self, seconds=min(seconds, self.seconds))
+
     def of(self, full: int, quick: int) -> int:
         """A count: `full`, or `quick` in a quick run."""
         return quick if self.quick else full
@@ -85,6 +93,7 @@ class Scale:
         return [list(samples) for samples in zip(*rounds, strict=True)]
 
 
+_SETTLE_SECONDS = 120.0
 FULL = Scale(pairs=5, seconds=3.0, quick=False)
 QUICK = Scale(pairs=2, seconds=0.5, quick=True)
 
@@ -102,6 +111,9 @@ class Stage:
     worker: Worker
     folder: Path
     _leaving: AsyncExitStack = field(repr=False)
+    _second: Worker | None = field(default=None, repr=False)
+    _floors: dict[str, ServerProcess] = field(default_factory=dict, repr=False)
+    _names: Iterator[int] = field(default_factory=itertools.count, repr=False)
 
     @property
     def api(self) -> Service:
@@ -119,16 +131,31 @@ class Stage:
     def pids(self) -> Mapping[str, int]:
         return {"server": self.api.pid, "engine": self.engine.pid}
 
-    async def another_worker(self) -> Worker:
-        worker = await Worker.start()
-        self._leaving.push_async_callback(worker.stop)
-        return worker
+    async def second_worker(self) -> Worker:
+        """For what must not share a process with `worker`; one for all who ask."""
+        if self._second is None:
+            self._second = await Worker.start()
+            self._leaving.push_async_callback(self._second.stop)
+        return self._second
 
     async def floor(self, name: str) -> ServerProcess:
-        """One of `floors`, which ends with the stage."""
-        server = await ServerProcess.start("tests.benchmarks.floors", name)
-        self._leaving.push_async_callback(server.stop)
-        return server
+        """One of `floors`, which ends with the stage; one for all who ask."""
+        if name not in self._floors:
+            server = await ServerProcess.start("tests.benchmarks.floors", name)
+            self._leaving.push_async_callback(server.stop)
+            self._floors[name] = server
+        return self._floors[name]
+
+    async def settle(self) -> None:
+        """Until the engine rewrites no file: that work belongs to what was written before."""
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        async with Redis.from_url(self.engine.url) as store:
+            while True:
+                told = await store.info("persistence")
+                if not (told["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"]):
+                    return
+                check(time.monotonic() < deadline, "the engine still rewrites its file")
+                await asyncio.sleep(0.05)
 
     async def load(self, load: Load) -> Answers:
         answers: Answers = await self.worker.run(closed_loop.run, load)
@@ -140,7 +167,7 @@ class Stage:
             Making(
                 url=self.deployment.store_url,
                 tenant=self.deployment.tenant_id,
-                prefix=prefix,
+                prefix=f"{prefix}.{next(self._names)}",
                 count=count,
             ),
         )
@@ -164,6 +191,7 @@ class Stage:
                 batch=batch,
             ),
         )
+        await self.settle()
         return version
 
     async def make_sealed_logs(self, count: int, prefix: str) -> list[SealedWriter]:
@@ -225,18 +253,61 @@ def port_of(service: Service) -> int:
     return port
 
 
+class SharedStage:
+    """The one stage of all who want no other, while it is open: nobody waits for starts.
+
+    Each has logs of its own there. `close` ends what was started; the next to ask starts anew.
+    """
+
+    def __init__(self) -> None:
+        self._leaving = AsyncExitStack()
+        self._stage: Stage | None = None
+
+    async def get(self) -> Stage:
+        if self._stage is None:
+            self._stage = await self._leaving.enter_async_context(_new_stage())
+        await self._stage.settle()
+        return self._stage
+
+    async def close(self) -> None:
+        self._stage = None
+        await self._leaving.aclose()
+
+    async def __aenter__(self) -> Self:
+        self._was = _shared.set(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        _shared.reset(self._was)
+        await self.close()
+
+
+_shared: ContextVar[SharedStage | None] = ContextVar("shared stage", default=None)
+
+
 @asynccontextmanager
-async def stage(*arguments: str, processes: int = 1) -> AsyncIterator[Stage]:
-    """An empty engine that syncs each write, and API processes on it; `arguments` go to them."""
+async def stage(processes: int = 1, *, alone: bool = False) -> AsyncIterator[Stage]:
+    """An engine that syncs each write, and API processes on it.
+
+    Shared with others where it is a plain one and a `SharedStage` is open, unless `alone`.
+    """
+    shared = _shared.get()
+    if shared is not None and processes == 1 and not alone:
+        yield await shared.get()
+    else:
+        async with _new_stage(processes) as made:
+            yield made
+
+
+@asynccontextmanager
+async def _new_stage(processes: int = 1) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as leaving:
         folder = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         engine = await start_engine(folder / "data")
         deployment = Deployment(folder, engine, None)
         leaving.push_async_callback(deployment.stop)
         await deployment.make_tenant()
-        await asyncio.gather(
-            *(deployment.start_service(*SETTINGS, *arguments) for _ in range(processes))
-        )
+        await asyncio.gather(*(deployment.start_service(*SETTINGS) for _ in range(processes)))
         worker = await Worker.start()
         leaving.push_async_callback(worker.stop)
         yield Stage(

@@ -24,7 +24,7 @@ from tests.benchmarks import (
     waking,
 )
 from tests.benchmarks.figures import CheckFailed, Row, to_plain
-from tests.benchmarks.stage import Scale, progress
+from tests.benchmarks.stage import Scale, SharedStage, progress
 
 FORM = 1  # of the JSON document; raised when a reader would have to know
 PROFILED_FUNCTIONS = 20
@@ -69,22 +69,33 @@ async def everything(
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows, and what the JSON file holds; profiles go to the folder `profiled`, if any."""
     started = time.perf_counter()
-    rows = await run(scale, chosen)
-    made = document(rows, scale)
-    if profiled is not None:
-        found = await profiles.profile(scale, profiled)
-        made["profiles"] = {
-            path: weights
-            if isinstance(weights, str)
-            else [asdict(one) for one in weights[:PROFILED_FUNCTIONS]]
-            for path, weights in found.items()
-        }
+    took: dict[str, float] = {}
+    async with SharedStage() as shared:
+        rows = await run(scale, chosen, shared, took)
+        made = document(rows, scale)
+        if profiled is not None:
+            found = await profiles.profile(scale, profiled)
+            made["profiles"] = {
+                path: weights
+                if isinstance(weights, str)
+                else [asdict(one) for one in weights[:PROFILED_FUNCTIONS]]
+                for path, weights in found.items()
+            }
+    made["took_seconds_each"] = took
     made["took_seconds"] = round(time.perf_counter() - started, 1)
     return rows, made
 
 
-async def run(scale: Scale, chosen: Sequence[Benchmark]) -> list[Row]:
-    """The rows of each; one that fails gives a failed row and does not stop the others."""
+async def run(
+    scale: Scale,
+    chosen: Sequence[Benchmark],
+    shared: SharedStage | None = None,
+    took: dict[str, float] | None = None,
+) -> list[Row]:
+    """The rows of each; one that fails gives a failed row and does not stop the others.
+
+    Nobody stands on a stage that somebody failed on. `took` is told the seconds of each goal.
+    """
     rows: list[Row] = []
     for benchmark in chosen:
         progress(f"{benchmark.goal_id} {benchmark.what}")
@@ -95,7 +106,12 @@ async def run(scale: Scale, chosen: Sequence[Benchmark]) -> list[Row]:
             reason = reason_of(error)
             progress(f"FAILED {benchmark.goal_id}: {reason}")
             rows.append(Row(goal_id=benchmark.goal_id, what=benchmark.what, failed=reason))
-        progress(f"  {time.perf_counter() - started:.0f} s")
+            if shared is not None:
+                await shared.close()
+        seconds = time.perf_counter() - started
+        progress(f"  {seconds:.0f} s")
+        if took is not None:
+            took[benchmark.goal_id] = round(seconds, 1)
     return rows
 
 

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import psutil
 import pytest
+from indelible_protocol.ids import LogId
 
 from tests.benchmarks import beside, plots, profiles, suite
 from tests.benchmarks.__main__ import write_page
@@ -29,7 +30,7 @@ from tests.benchmarks.figures import (
     to_plain,
 )
 from tests.benchmarks.page import page
-from tests.benchmarks.stage import Scale, stage
+from tests.benchmarks.stage import Scale, SharedStage, stage
 from tests.benchmarks.suite import BENCHMARKS, Benchmark
 from tests.benchmarks.updates import check_updates, noop_lanes, opaque_lane
 from tests.benchmarks.workers import Worker
@@ -88,6 +89,38 @@ async def test_a_benchmark_whose_check_fails_is_a_failed_row_and_the_others_go_o
     assert (failed.failed, failed.met) == ("2 versions are missing", False)
     assert (met.failed, met.met) == (None, True)
     assert "FAILED G0 wrong: 2 versions are missing" in table([failed, met])
+
+
+async def test_benchmarks_share_a_stage_with_logs_of_their_own_until_one_fails_on_it() -> None:
+    seen: list[tuple[int, LogId]] = []
+
+    async def measure(scale: Scale) -> list[Row]:
+        async with stage() as stand:
+            (log_id,) = await stand.make_opaque_logs(1, "same")
+            seen.append((stand.api.pid, log_id))
+        check(len(seen) != 2, "the second goes wrong")
+        return []
+
+    async with SharedStage() as shared:
+        took: dict[str, float] = {}
+        chosen = [Benchmark(goal_id=goal, what="x", measure=measure) for goal in ("A", "B", "C")]
+        (failed,) = await suite.run(TINY, chosen, shared, took)
+        (first, log), (second, other), (third, _) = seen
+        assert failed.goal_id == "B"
+        assert first == second != third
+        assert log != other
+        assert not psutil.pid_exists(second)
+        assert list(took) == ["A", "B", "C"]
+    assert not psutil.pid_exists(third)
+
+
+async def test_a_log_is_grown_to_as_many_versions_as_were_asked_for() -> None:
+    async with stage() as stand:
+        (log_id,) = await stand.make_opaque_logs(1, "grown")
+        assert await stand.grow(log_id, 30, keys=4, value_bytes=20, batch=2) == 30
+        assert await stand.versions_stored([log_id]) == [30]
+        with pytest.raises(CheckFailed, match="5 keys in batches of 2"):
+            await stand.grow(log_id, 1, keys=5, value_bytes=20, batch=2)
 
 
 async def test_what_a_worker_is_asked_fails_where_it_was_asked() -> None:

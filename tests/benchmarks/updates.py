@@ -23,6 +23,7 @@ VALUE_BYTES = 256
 NOOP = "no-op aiohttp POST"
 CHAIN = ChainId(b"c" * 16)
 BATCH = 100
+CONTENDED_SECONDS = 2.0
 
 
 def opaque_lane(
@@ -270,7 +271,8 @@ def sealed_lane(writer: SealedWriter, numbers: range, commands: int, apikey: str
 
 
 async def contended(scale: Scale) -> list[Row]:
-    return [*await _hot(scale), *await _compared(scale)]
+    shorter = scale.shorter(CONTENDED_SECONDS)
+    return [*await _hot(shorter), *await _compared(shorter)]
 
 
 async def _hot(scale: Scale) -> list[Row]:

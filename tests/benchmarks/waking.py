@@ -155,7 +155,7 @@ class CrowdSample:
 
 async def _crowd(scale: Scale, size: int, wakes: int) -> list[Row]:
     async with stage() as stand:
-        writer = await stand.another_worker()
+        writer = await stand.second_worker()
         fanout = await stand.floor("fanout")
         (log_id,) = await stand.make_opaque_logs(1, "g5")
 
