@@ -109,6 +109,7 @@ def keys_made() -> set[str]:
     made = {
         "of_log": keys.of_log(LogId(bytes(32))).all(),
         "materialized": keys.materialized(LogId(bytes(32))).all(),
+        "kept": [keys.kept(LogId(bytes(32)))],
         "all_of_log": keys.all_of_log(LogId(bytes(32))),
         "name": [keys.name("<tenant>", "<database>", LogKind.OPAQUE, b"")],
         "listing": [keys.listing("<tenant>", "<database>")],

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Description,
         Diff,
         Entry,
+        Forgotten,
         KeyChange,
         Version,
     )
@@ -91,6 +92,7 @@ __all__ = [
     "ExpectAbsent",
     "ExpectEntry",
     "ExportError",
+    "Forgotten",
     "IndelibleError",
     "Insert",
     "KeyChange",
@@ -119,7 +121,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "answers": ("Change", "Commit", "Description", "Diff", "Entry", "KeyChange", "Version"),
+    "answers": (
+        "Change",
+        "Commit",
+        "Description",
+        "Diff",
+        "Entry",
+        "Forgotten",
+        "KeyChange",
+        "Version",
+    ),
     "blocking": ("Client", "Log", "Mirror", "Projection", "Transaction", "View", "Webhooks"),
     "client": ("AsyncClient",),
     "commands": (

@@ -99,5 +99,21 @@ class Description:
     incarnation: int
 
 
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What a log has forgotten, or how far it is: `first_version` is the first that can be read.
+
+    The bytes are those that the service stores of the log, without what its store adds to
+    them. `handled` of `total` parts of the `step` (`base`, `trim`, `sweep`, `done`) are through.
+    """
+
+    first_version: int
+    bytes_before: int
+    bytes_now: int
+    step: Literal["base", "trim", "sweep", "done"] = "done"
+    handled: int = 0
+    total: int = 0
+
+
 def time_of(milliseconds: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=milliseconds)

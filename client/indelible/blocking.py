@@ -13,7 +13,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast
 
-from indelible.answers import Change, Commit, Description, Diff, Entry, KeyChange, Version
+from indelible.answers import (
+    Change,
+    Commit,
+    Description,
+    Diff,
+    Entry,
+    Forgotten,
+    KeyChange,
+    Version,
+)
 from indelible.client import TIMEOUT_SECONDS, AsyncClient
 from indelible.commands import Command
 from indelible.config import Profile
@@ -290,6 +299,12 @@ class Log(View[Entry]):
     @_like(AsyncLog.delivered)
     def delivered(self, event: Event) -> Diff:
         return call(self._log.delivered, event)
+
+    @_like(AsyncLog.forget)
+    def forget(
+        self, before: int, *, on_progress: Callable[[Forgotten], None] | None = None
+    ) -> Forgotten:
+        return call(self._log.forget, before, on_progress=on_progress)
 
     @_like(AsyncLog.drop)
     def drop(self) -> None:

@@ -29,13 +29,14 @@ from indelible.answers import (
     Description,
     Diff,
     Entry,
+    Forgotten,
     KeyChange,
     Version,
     time_of,
 )
 from indelible.codec import Codec, check_version, in_turns
 from indelible.commands import Command, Delete, Upsert
-from indelible.errors import CommitId, RequestError
+from indelible.errors import CommitId, DeniedError, NotFoundError, RequestError
 from indelible.handle import Handle
 from indelible.mirroring import AsyncMirror
 from indelible.modes import ModeName
@@ -43,7 +44,7 @@ from indelible.names import Name
 from indelible.remote import in_range
 from indelible.transacting import MAX_ATTEMPTS, AsyncTransaction, Transacted, Turns, transact
 from indelible.webhooks import Event
-from indelible.writing import Draft, Writer, draft
+from indelible.writing import Draft, Writer, draft, forget_draft
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -379,12 +380,69 @@ class AsyncLog(AsyncView[Entry]):
         """Where the log stands, and what the service knows of it."""
         return described(await self._handle.remote.describe(), self.name)
 
+    async def forget(
+        self, before: int, *, on_progress: Callable[[Forgotten], None] | None = None
+    ) -> Forgotten:
+        """Makes `before` the first version that can be read; there is no way back.
+
+        Contents from there on stay as they are, with the versions that introduced their
+        entries; earlier versions, what they held and who made them are gone, and what they
+        took is given back. Interrupted, or called again, it goes on where it was. The log
+        keeps a record of it that this profile signs, which makes a version.
+
+        Raises:
+            NotFoundError: there is no version `before` yet.
+        """
+        check_version(before, "before")
+        if before == 0:
+            raise RequestError("before is 0: there is nothing below it to forget")
+        remote = self._handle.remote
+        try:
+            told = await remote.forget(before)
+        except DeniedError as error:
+            if error.code is not ErrorCode.UNAUTHORIZED_OPERATION:
+                raise
+            await self._sign_forget(before)
+            told = await remote.forget(before)
+        while not told.done:
+            if on_progress is not None:
+                on_progress(forgotten(told))
+            told = await remote.forget(before)
+        return forgotten(told)
+
+    async def _sign_forget(self, before: int) -> None:
+        handle = self._handle
+        if before > (await handle.remote.describe()).version:
+            raise NotFoundError(
+                f"{self.name!r} has no version {before} yet", code=ErrorCode.NONEXISTENT_VERSION
+            )
+        await handle.refresh()
+        try:
+            await self._writer.commit(forget_draft(handle.membership, before))
+        except RequestError as error:
+            if error.code is not ErrorCode.STALE_EPOCH:
+                raise
+            await handle.refresh()
+            await self._writer.commit(forget_draft(handle.membership, before))
+        await handle.refresh()
+
     async def drop(self) -> None:
         """Deletes the log and all its versions; there is no way back.
 
         The name is free again, for another log.
         """
         await self._handle.remote.drop()
+
+
+def forgotten(told: messages.Forgotten) -> Forgotten:
+    return Forgotten(
+        told.first_version,
+        told.bytes_before,
+        told.bytes_now,
+        told.step,
+        told.handled,
+        told.total,
+    )
 
 
 def described(description: messages.Description, name: Name | None) -> Description:

@@ -57,6 +57,7 @@ class Membership:
     value_mode: Mode
     keys: LogKeys = field(repr=False)
     ctl_seq: int
+    ctl_head: bytes
     max_commands: int
     max_commit_bytes: int
 
@@ -153,6 +154,7 @@ class _Opening:
             value_mode=value_mode,
             keys=keys,
             ctl_seq=self._ctl_seq,
+            ctl_head=self._head,
             max_commands=description.max_commands,
             max_commit_bytes=description.max_commit_bytes,
         )

@@ -120,6 +120,14 @@ class RemoteLog:
     async def drop(self) -> None:
         await self.service.remove(self._path(paths.LOG), ErrorCode.LOG_REPLACED)
 
+    async def forget(self, before: int) -> messages.Forgotten:
+        """One step of it; to be asked again until it is done."""
+        body = messages.Forget(before=before)
+        path = self._path(paths.FORGET)
+        return await self._ask(
+            Request(method="POST", path=path, answer=messages.Forgotten, body=body)
+        )
+
     async def commit(
         self, commit: messages.Commit, timeout_seconds: float, *, ask_entries: bool = False
     ) -> Answer[messages.Committed]:

@@ -74,7 +74,10 @@ _CLASSES: Mapping[ErrorCode, type[IndelibleError]] = {
     ErrorCode.REQUEST_TIMEOUT: UnavailableError,
 }
 
-_POSTS_THAT_READ = (paths.BATCH_GET.removeprefix(paths.LOG), paths.WAIT)
+# `forget`, too, may be sent twice: what is done already is not done again.
+_POSTS_THAT_READ = tuple(
+    path.removeprefix(paths.LOG) for path in (paths.BATCH_GET, paths.WAIT, paths.FORGET)
+)
 
 A = TypeVar("A", bound=Message)
 

@@ -14,11 +14,18 @@ from dataclasses import dataclass
 
 import nacl.utils
 from indelible_protocol import limits, merkle, messages
-from indelible_protocol.commands import Command, Op, check_size, encode
+from indelible_protocol.commands import Command, Op, check_size, encode, encode_body
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.ids import CHAIN_BYTES, ChainId, LogId
-from indelible_protocol.records import CommitKind, Header, commit_hash
-from indelible_protocol.signing import SignedCommit, sign_commit
+from indelible_protocol.records import (
+    CommitKind,
+    Forget,
+    Header,
+    commit_hash,
+    control_chain,
+    control_commands,
+)
+from indelible_protocol.signing import SignedCommit, body_root, sign_commit
 
 from indelible.answers import Commit
 from indelible.codec import in_turns
@@ -109,6 +116,7 @@ class Draft:
     body_root: bytes
     expect_version: int | None = None
     source: bytes = b""
+    kind: CommitKind = CommitKind.DATA
 
 
 async def draft(
@@ -140,6 +148,19 @@ async def draft(
         body_root=merkle.root_of(pieces),
         expect_version=expect_version,
         source=_source_bytes(source),
+    )
+
+
+def forget_draft(membership: Membership, before: int) -> Draft:
+    """The owner's word that versions below `before` may be forgotten."""
+    records = control_chain((Forget(before=before),), head=membership.ctl_head)
+    commands = control_commands(records)
+    return Draft(
+        membership=membership,
+        commands=len(commands),
+        body=encode_body(commands),
+        body_root=body_root(commands),
+        kind=CommitKind.CONTROL,
     )
 
 
@@ -203,7 +224,7 @@ class Writer:
                     code=ErrorCode.TOO_LARGE,
                 )
         header = Header(
-            kind=CommitKind.DATA,
+            kind=draft.kind,
             log_id=membership.log_id,
             writer=identity.pk_sign,
             chain=chain.id,

@@ -221,10 +221,11 @@ class KeyChange(Message):
 
 
 class History(Message):
-    """Newest first."""
+    """Newest first; what came below `first_version` is forgotten."""
 
     changes: list[KeyChange]
     cursor: str | None
+    first_version: Whole = 0
 
 
 class VersionInfo(Message):
@@ -241,10 +242,37 @@ class VersionInfo(Message):
 
 
 class Versions(Message):
-    """Newest first."""
+    """Newest first; those below `first_version` are forgotten."""
 
     versions: list[VersionInfo]
     cursor: str | None
+    first_version: Whole = 0
+
+
+class Forget(Message):
+    """POST forget: `before` becomes the first version that can be read.
+
+    In a sealed log, only once its owner has committed a Forget record of it or a later one.
+    """
+
+    before: Annotated[int, Meta(ge=1, le=limits.MAX_VERSION)]
+
+
+class Forgotten(Message):
+    """How far forgetting is: 200 when it is `done`, 202 while it goes on; ask again then.
+
+    `handled` of `total` parts of the `step` are through. The bytes are those of commits, base,
+    kept headers and snapshots as they are stored, before forgetting began and now.
+    """
+
+    before: Whole
+    first_version: Whole
+    done: bool
+    step: Literal["base", "trim", "sweep", "done"]
+    handled: Whole
+    total: Whole
+    bytes_before: Whole
+    bytes_now: Whole
 
 
 class Watched(Message):

@@ -399,6 +399,29 @@ class Grant:
         return grant
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """The owner's word that versions below `before` may be forgotten; it becomes the first."""
+
+    before: int
+
+    def encode(self) -> bytes:
+        return u64(self.before)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Forget":
+        """
+        Raises:
+            ProtocolError: version 0, or beyond 2^53−1.
+        """
+        reader = Reader(data, "forget record")
+        before = reader.u64()
+        reader.end()
+        if not 1 <= before <= limits.MAX_VERSION:
+            raise ProtocolError(f"forget record: before is {before}, 1 to 2^53-1 expected")
+        return cls(before=before)
+
+
 class ControlType(IntEnum):
     GENESIS = 1
     META = 2
@@ -408,20 +431,23 @@ class ControlType(IntEnum):
     SERVER_KEY = 6
     POLICY = 7
     OWNER_TRANSFER = 8
+    FORGET = 9
 
 
-ControlBody = SealedGenesis | Meta | Epoch | Grant
+ControlBody = SealedGenesis | Meta | Epoch | Grant | Forget
 _DECODERS: dict[ControlType, Callable[[bytes], ControlBody]] = {
     ControlType.GENESIS: SealedGenesis.decode,
     ControlType.META: Meta.decode,
     ControlType.EPOCH: Epoch.decode,
     ControlType.GRANT: Grant.decode,
+    ControlType.FORGET: Forget.decode,
 }
 _TYPES: dict[type, ControlType] = {
     SealedGenesis: ControlType.GENESIS,
     Meta: ControlType.META,
     Epoch: ControlType.EPOCH,
     Grant: ControlType.GRANT,
+    Forget: ControlType.FORGET,
 }
 
 

@@ -250,6 +250,30 @@ def test_drop_needs_yes_where_nobody_can_be_asked(cli: Cli) -> None:
     assert cli("ls", "-o", "json").json == []
 
 
+def test_forget_says_what_goes_asks_and_gives_back(cli: Cli, profile_file: Path) -> None:
+    cli("create", "config")
+    for n in range(20):
+        cli("set", "config", "theme", f'"{n}' + "x" * 400 + '"')
+    planned = cli("forget", "config", "20", "--dry-run", "-o", "json").json
+    assert (planned["versions"], planned["dry_run"]) == (19, True)
+    assert cli("forget", "config", "20").code == 2  # nobody can be asked
+    assert cli("get", "config", "theme", "--at", "1").code == 0
+    ours, theirs = pty.openpty()
+    asking = process(["forget", "config", "20"], profile_file, stdin=theirs)
+    os.close(theirs)
+    os.write(ours, b"config\n")
+    out, err = asking.communicate(timeout=30)
+    os.close(ours)
+    assert "forget 19 versions of config, all before v20?" in err
+    assert out.startswith("config begins at v20; ")
+    done = cli("forget", "config", "20", "--yes", "-o", "json").json  # done already
+    assert (done["first_version"], done["versions"]) == (20, 0)
+    assert done["bytes_now"] < done["bytes_before"] / 2
+    gone = cli("cat", "config", "--at", "3")
+    assert (gone.code, "forgotten" in gone.err) == (3, True)
+    assert cli("forget", "config", "99", "--yes").code == 3
+
+
 def test_stats_count_and_draw_what_came(cli: Cli) -> None:
     cli("create", "config")
     for n in range(5):

@@ -135,7 +135,7 @@ async def test_a_log_that_only_grows_has_no_snapshot_and_a_deleted_one_nothing_a
     assert await redis.hlen(keys.materialized(log_id).blocks) == 4
 
     slow = Materializing(redis, pause_seconds=0.2)
-    writing = asyncio.create_task(slow.write_snapshot(log_id, await slow.progress(log_id)))
+    writing = asyncio.create_task(slow.write_snapshot(log_id, 1_024, 1_024))
     await until(lambda: begun(redis, log_id))
     await Logs(redis).delete(grown.identity)
     with pytest.raises(Gone):

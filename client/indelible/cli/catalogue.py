@@ -213,6 +213,12 @@ COMMANDS = (
         ),
     ),
     Listed(
+        "forget",
+        "forgetting:forget",
+        "Make a version the first that can be read, and give back what lies below.",
+        ("indelible forget config 120", "indelible forget config 120 --dry-run -o json"),
+    ),
+    Listed(
         "drop",
         "writing:drop",
         "Delete a log with all its versions.",

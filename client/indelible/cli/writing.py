@@ -1,10 +1,10 @@
 """Commands that change something: create, set, rm, drop."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from indelible.cli.asking import ask
 from indelible.cli.options import AT_LEAST_0, DEFAULT, Common, flag
 from indelible.cli.output import Output, plural, shown
 from indelible.cli.sessions import client_of, log_of, modes_of
@@ -149,22 +149,14 @@ def drop(
     with log_of(common, log) as opened:
         found = opened.describe()
         if not yes:
-            _ask(
+            ask(
                 f"delete {name_text(found.name)} with its {plural(found.version, 'version')} "
                 f"and {plural(found.entries, 'entry', 'entries')}? type its name: ",
                 name_text(found.name),
+                "nothing was deleted",
             )
         opened.drop()
         output.item(
             f"dropped {name_text(found.name)} at v{found.version}",
             {"name": found.name, "version": found.version, "dropped": True},
         )
-
-
-def _ask(question: str, expected: str) -> None:
-    if not sys.stdin.isatty():
-        raise RequestError("this cannot be undone: say --yes where nobody can be asked")
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    if sys.stdin.readline().strip() != expected:
-        raise RequestError("another name was typed: nothing was deleted")

@@ -90,6 +90,7 @@ async def run(
             await _drain(services, runners, retiring or asyncio.Event())
             background_stop.set()
     finally:
+        await services.forgets.close()
         await clients.close()
 
 

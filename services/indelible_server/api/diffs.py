@@ -245,7 +245,7 @@ async def history(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     key = key_of(request, identity)
     head, before, limit = await _page_below(request, identity, "history", key)
-    steps, rest = await services.reader.history(identity.log_id, key, before, limit)
+    steps, rest = await services.reader.history(identity.log_id, head, key, before, limit)
     return answer(
         request,
         messages.History(
@@ -260,6 +260,7 @@ async def history(request: web.Request) -> web.Response:
                 for step in steps
             ],
             cursor=_cursor_below(services, identity, "history", key, rest),
+            first_version=head.first_version,
         ),
         headers=place(identity, head),
     )
@@ -269,7 +270,7 @@ async def versions(request: web.Request) -> web.Response:
     identity = await log_of(request)
     services = request.app[SERVICES]
     head, before, limit = await _page_below(request, identity, "versions", b"")
-    found, rest = await services.reader.summaries(identity.log_id, before, limit)
+    found, rest = await services.reader.summaries(identity.log_id, head, before, limit)
     return answer(
         request,
         messages.Versions(
@@ -287,6 +288,7 @@ async def versions(request: web.Request) -> web.Response:
                 for summary in found
             ],
             cursor=_cursor_below(services, identity, "versions", b"", rest),
+            first_version=head.first_version,
         ),
         headers=place(identity, head),
     )

@@ -8,7 +8,7 @@ from indelible_protocol import messages, paths
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.messages import Message
 
-from indelible_server.api import diffs, events, logs, watching, webhooks
+from indelible_server.api import diffs, events, forgetting, logs, watching, webhooks
 from indelible_server.api.parameters import (
     AT,
     CONFLICT,
@@ -216,6 +216,16 @@ OPERATIONS: tuple[Operation, ...] = (
         query=(CURSOR, LIMIT),
         answers={200: messages.Versions},
         errors=(*_LOG, *_PAGED),
+    ),
+    Operation(
+        id="forgetVersions",
+        method="POST",
+        path=paths.FORGET,
+        handler=forgetting.forget,
+        summary="Make a version the first that can be read; 202 while that goes on: ask again.",
+        bodies=(messages.Forget,),
+        answers={200: messages.Forgotten, 202: messages.Forgotten},
+        errors=(*_LOG, *_WRITTEN, Code.NONEXISTENT_VERSION, Code.UNAUTHORIZED_OPERATION),
     ),
     Operation(
         id="waitForLogs",

@@ -12,6 +12,7 @@ from indelible_protocol.ids import LogId
 from indelible_server.api.auth import Authenticator
 from indelible_server.api.committing import Committer
 from indelible_server.api.cursors import Cursors
+from indelible_server.api.forgets import Forgets
 from indelible_server.api.pages import Pages
 from indelible_server.api.quotas import Quotas
 from indelible_server.api.rates import Rates
@@ -25,6 +26,7 @@ from indelible_server.store.committing import Commits
 from indelible_server.store.connection import Clients
 from indelible_server.store.covering import Covering
 from indelible_server.store.durability import DurabilityMonitor
+from indelible_server.store.forgetting import Forgetting
 from indelible_server.store.logs import Logs
 from indelible_server.store.reading import Head, Reader
 from indelible_server.store.recent import Asked, Recent
@@ -33,6 +35,8 @@ from indelible_server.store.tenants import Tenants
 from indelible_server.store.wakeups import Wakeups
 from indelible_server.store.webhooks import Webhooks
 from indelible_server.telemetry import Metrics
+
+FORGET_PAUSE_SECONDS = 0.001
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +59,7 @@ class Services:
     durability: DurabilityMonitor
     metrics: Metrics
     pages: Pages
+    forgets: Forgets
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
 
@@ -163,5 +168,6 @@ def make_services(
         durability=durability,
         metrics=metrics,
         pages=pages,
+        forgets=Forgets(Forgetting(redis, pause_seconds=FORGET_PAUSE_SECONDS, reach=reach), logs),
         loaded=loaded,
     )

@@ -125,9 +125,12 @@ class Contents:
                 else:
                     yield Block.decode(data, begin).within(low, high)
 
-    async def block_of(self, log_id: LogId, low: int, high: int) -> Block:
-        """The same of at most 256 versions, from the stream itself."""
-        block = Block(base=low)
+    async def block_of(
+        self, log_id: LogId, low: int, high: int, *, base: int | None = None
+    ) -> Block:
+        """The same of at most 256 versions, from the stream itself; counted from `base`, or
+        `low`."""
+        block = Block(base=low if base is None else base)
         async with aclosing(versions.pages(self._redis, log_id, low + 1, high)) as found:
             async for page in found:
                 for version, body, effects in page.changed():
@@ -206,7 +209,9 @@ class Contents:
                 yield Stretch(places, records)
             begin, count = end, _CHUNKS_AT_ONCE if most is None else min(2 * count, _CHUNKS_AT_ONCE)
 
-    async def chunks(self, log_id: LogId, snapshot: Snapshot, numbers: range) -> list[Chunk]:
+    async def chunks(
+        self, log_id: LogId, snapshot: Snapshot, numbers: Sequence[int]
+    ) -> list[Chunk]:
         async with store_answer():
             found = await self._redis.execute_command(
                 "HMGET",

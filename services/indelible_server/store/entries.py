@@ -13,6 +13,7 @@ from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
 from indelible_server.store import keys
+from indelible_server.store.base import Bases
 from indelible_server.store.connection import store_answer
 from indelible_server.store.places import index_of, offset_of, version_of
 from indelible_server.store.versions import MissingError
@@ -68,6 +69,7 @@ class ChangedEntry(NamedTuple):
 class Entries:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._bases = Bases(redis)
 
     async def some(self, log_id: LogId, places: Sequence[int]) -> list[EntryValue]:
         """The entries at `places`, in that order, as far as they fit.
@@ -76,15 +78,22 @@ class Entries:
         caller goes on from there.
 
         Raises:
-            MissingError: a version is not there.
+            MissingError: a version is not there, and what it introduced not in the base.
         """
         found: list[EntryValue] = []
         size, at, batch = 0, 0, _FIRST_BATCH
         while at < len(places) and size < limits.MAX_PAGE_BYTES:
             wanted = places[at : at + batch]
-            stored = await self._exactly(log_id, sorted({version_of(place) for place in wanted}))
+            stored = await self._stored(log_id, sorted({version_of(place) for place in wanted}))
+            lacking = [place for place in wanted if version_of(place) not in stored]
+            based = await self._bases.entries(log_id, lacking) if lacking else {}
             for place in wanted:
-                entry = entry_at(stored[version_of(place)], index_of(place))
+                row = stored.get(version_of(place))
+                if row is None:
+                    held = based[place]
+                    entry = EntryValue(held.key, held.sealed_key, held.value, held.version)
+                else:
+                    entry = entry_at(row, index_of(place))
                 found.append(entry)
                 size += len(entry.sealed_key) + len(entry.value)
                 if size >= limits.MAX_PAGE_BYTES:
@@ -101,6 +110,13 @@ class Entries:
         return await self._exactly(log_id, versions)
 
     async def _exactly(self, log_id: LogId, versions: Sequence[int]) -> dict[int, StoredVersion]:
+        stored = await self._stored(log_id, versions)
+        if len(stored) < len(versions):
+            raise MissingError("versions below its head")
+        return stored
+
+    async def _stored(self, log_id: LogId, versions: Sequence[int]) -> dict[int, StoredVersion]:
+        """Those of the versions that the stream holds."""
         key = keys.of_log(log_id).commits
         async with store_answer():
             if len(versions) == 1:
@@ -111,9 +127,8 @@ class Entries:
                     for version in versions:
                         pipe.execute_command("XRANGE", key, f"{version}-0", f"{version}-0")
                     rows = await pipe.execute()
-        if not all(rows):
-            raise MissingError("versions below its head")
-        return {stored.version: stored for (row,) in rows for stored in (StoredVersion.read(row),)}
+        read = (StoredVersion.read(row) for found in rows for row in found)
+        return {stored.version: stored for stored in read}
 
 
 def entry_at(stored: StoredVersion, command_index: int) -> EntryValue:

@@ -13,11 +13,12 @@ request text: names and groups come in hashed.
 | `{<log id>}:chainorder` | sorted set | writer ‖ chain by the version of its answer | api |
 | `{<log id>}:answers0`, `1` | hash | idempotency key → msgpack answer (opaque logs) | api |
 | `{<log id>}:control` | list | versions of the control commits after the genesis | api |
+| `{<log id>}:kept` | hash | what stays of forgotten versions: headers, control commits | api |
 | `{<log id>}:versions` | channel | hint: the version that the log is at now, or `deleted` | api |
-| `{<log id>}:snapshots` | sorted set | the snapshots that are whole, by version | materializer |
-| `{<log id>}:chunks` | hash | `<version>:…` → a piece of a snapshot | materializer |
+| `{<log id>}:snapshots` | sorted set | snapshots that are whole, by version | materializer, api |
+| `{<log id>}:chunks` | hash | `<version>:…` → a piece of a snapshot | materializer, api |
 | `{<log id>}:blocks` | hash | number → places filled and emptied by 256 versions | materializer |
-| `{<log id>}:materialized` | hash | how far blocks go; changes and entries there | materializer |
+| `{<log id>}:materialized` | hash | how far blocks go; changes there | materializer, api |
 | `{n:<tenant>:<database>:<hash>}` | string | msgpack name record | api |
 | `{l:<tenant>:<database>}:logs` | sorted set | u64 created_ms ‖ log id, all scores 0 | api |
 | `{l:<tenant>:<database>}:group:<hash>` | sorted set | the same, of one group | api |
@@ -143,9 +144,14 @@ def materialized(log_id: LogId) -> MaterializedKeys:
     return MaterializedKeys(tag + "snapshots", tag + "chunks", tag + "blocks", tag + "materialized")
 
 
+def kept(log_id: LogId) -> str:
+    """What stays of versions that were forgotten."""
+    return "{" + log_id.hex() + "}:kept"
+
+
 def all_of_log(log_id: LogId) -> tuple[str, ...]:
     """What is deleted with a log."""
-    return (*of_log(log_id).all(), *materialized(log_id).all())
+    return (*of_log(log_id).all(), *materialized(log_id).all(), kept(log_id))
 
 
 def name(tenant: str, database: str, kind: LogKind, token: bytes) -> str:

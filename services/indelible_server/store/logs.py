@@ -13,8 +13,8 @@ from indelible_protocol import limits
 from indelible_protocol.commands import LogKind
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.ids import NO_WRITER, LogId, PublicKey
-from indelible_protocol.records import OpaqueGenesis
-from indelible_protocol.signing import SignedCommit
+from indelible_protocol.records import Forget, Header, OpaqueGenesis, read_control
+from indelible_protocol.signing import SignedCommit, read_body
 from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
@@ -26,6 +26,7 @@ from indelible_server.store.admission import (
 from indelible_server.store.connection import store_answer
 from indelible_server.store.covering import Covering
 from indelible_server.store.errors import Refusal
+from indelible_server.store.kept import control_commit, control_field
 from indelible_server.store.names import Group, NameRecord, Names, Scope
 
 KIND_WORDS = {LogKind.SEALED: "sealed", LogKind.OPAQUE: "opaque"}
@@ -336,13 +337,19 @@ class Logs:
         if state[0] is not None or genesis[0] is None:
             return None
         control = []
-        async with store_answer(), self._redis.pipeline(transaction=False) as pipe:
+        async with store_answer(), self._redis.pipeline(transaction=True) as pipe:
             for version in versions:
                 pipe.xrange(log_keys.commits, version, version)
-            for ((_, fields),) in await pipe.execute():
-                control.append(
-                    SignedCommit(header=fields[b"h"], signature=fields[b"s"], body=fields[b"b"])
-                )
+                pipe.hget(keys.kept(log_id), control_field(int(version)))
+            found = await pipe.execute()
+        for rows, kept in zip(found[::2], found[1::2], strict=True):
+            if not rows:
+                control.append(control_commit(kept))
+                continue
+            ((_, fields),) = rows
+            control.append(
+                SignedCommit(header=fields[b"h"], signature=fields[b"s"], body=fields[b"b"])
+            )
         return OpenedLog(
             description=_description(identity, state),
             genesis=SignedCommit(header=genesis[0], signature=genesis[1], body=genesis[2]),
@@ -421,6 +428,18 @@ class Logs:
             )
         await self._names.unlist_log(scope, identity.group, description.created_ms, identity.log_id)
         return int(rest[0])
+
+    async def may_forget(self, identity: LogIdentity, before: int) -> bool:
+        """Whether the owner of a sealed log has signed that versions below `before` may go."""
+        scope = Scope(tenant=identity.tenant, database=identity.database)
+        opened = await self._open(scope, identity.log_id, created=False)
+        for commit in reversed(opened.control if opened else ()):
+            header = Header.decode(commit.header)
+            commands = [located.command for located in read_body(header, commit.body)]
+            for record in read_control(commands, head=None):
+                if isinstance(record.body, Forget) and record.body.before >= before:
+                    return True
+        return False
 
     async def control_head(self, identity: LogIdentity) -> bytes:
         """Hash of the log's last control record."""

@@ -6,13 +6,14 @@ decides is read from what lies between a snapshot and the version: blocks, then 
 Knows nothing of values.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import aclosing
 
 from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
 from indelible_server.store import keys, versions
+from indelible_server.store.base import Bases
 from indelible_server.store.connection import store_answer
 from indelible_server.store.contents import Contents
 from indelible_server.store.entries import Entries
@@ -25,10 +26,11 @@ from indelible_server.store.places import (
     token_at,
     version_of,
 )
-from indelible_server.store.snapshots import Snapshot, places_in
+from indelible_server.store.snapshots import Snapshot, places_in, token_of
 
 STEPS_BACK = 6
 _MANY_TOKENS = 8
+_NOTHING: Mapping[bytes, int] = {}
 
 
 class Lookups:
@@ -36,6 +38,7 @@ class Lookups:
         self._redis = redis
         self._contents = Contents(redis)
         self._entries = Entries(redis)
+        self._bases = Bases(redis)
 
     async def places(
         self, log_id: LogId, tokens: Iterable[bytes], now: Mapping[bytes, int], version: int
@@ -66,8 +69,24 @@ class Lookups:
     async def searched(
         self, log_id: LogId, tokens: Sequence[bytes], version: int
     ) -> dict[bytes, int]:
-        """The same from the stream alone, whatever an index says."""
-        return await self._streamed(log_id, 0, dict.fromkeys(tokens), version)
+        """The same from the base and the stream alone, whatever an index says."""
+        base, held = await self._bases.base(log_id), {}
+        if base is not None:
+            held = await self._held(log_id, base, set(tokens))
+        since = base.version if base else 0
+        return await self._streamed(log_id, since, dict.fromkeys(tokens), version, held)
+
+    async def _held(
+        self, log_id: LogId, snapshot: Snapshot, tokens: Set[bytes]
+    ) -> dict[bytes, int]:
+        held = {}
+        for number in range(snapshot.chunks):
+            (chunk,) = await self._contents.chunks(log_id, snapshot, (number,))
+            for place, packed in zip(chunk.places, chunk.cut(), strict=True):
+                token = token_of(packed)
+                if token in tokens:
+                    held[token] = place
+        return held
 
     async def _around(self, log_id: LogId, version: int) -> tuple[Snapshot | None, Snapshot | None]:
         """The first snapshot at or above `version`, and the last one at or below it."""
@@ -141,13 +160,18 @@ class Lookups:
         return places | await self._streamed(log_id, since, doubtful, version)
 
     async def _streamed(
-        self, log_id: LogId, since: int, tokens: Mapping[bytes, int | None], version: int
+        self,
+        log_id: LogId,
+        since: int,
+        tokens: Mapping[bytes, int | None],
+        version: int,
+        held: Mapping[bytes, int] = _NOTHING,
     ) -> dict[bytes, int]:
-        """The last that the versions in (since, version] did to keys that held nothing before."""
+        """The last that the versions in (since, version] did to keys that were `held` so before."""
         if not tokens:
             return {}
         few = list(tokens) if len(tokens) <= _MANY_TOKENS else []
-        places: dict[bytes, int] = {}
+        places = dict(held)
         async with aclosing(versions.pages(self._redis, log_id, since + 1, version)) as found:
             async for page in found:
                 for at, body, effects in page.changed():

@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
 from indelible_server.store.connection import store_answer
 from indelible_server.store.contents import Contents, Stretch
+from indelible_server.store.errors import Refusal
 from indelible_server.store.places import BLOCK_VERSIONS, packed
 from indelible_server.store.snapshots import (
     DIRECTORY,
@@ -37,6 +39,13 @@ _FIELDS_AT_ONCE = 256
 
 class Gone(Exception):
     """The log is deleted, or never was."""
+
+
+class Passed(Refusal):
+    """What was to be written is below the first version that can be read: nobody needs it."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.FORGOTTEN_VERSION, "the log has forgotten that version")
 
 
 class Progress(NamedTuple):
@@ -107,11 +116,12 @@ class Materializing:
 
     async def _advance(self, log_id: LogId, version: int, most_blocks: int) -> Advance:
         progress = await self.progress(log_id)
-        last = await self._contents.snapshot_at(log_id, progress.version)
+        floor = await self._first_version(log_id)
+        last = await self._contents.snapshot_at(log_id, max(progress.version, floor))
         blocks, snapshots = 0, []
         while True:
             if is_due(progress, last):
-                last = await self._write_snapshot(log_id, progress)
+                last = await self._write_snapshot(log_id, progress.version, progress.changes)
                 snapshots.append(last)
             if progress.version + BLOCK_VERSIONS > version or blocks == most_blocks:
                 return Advance(progress, blocks, snapshots)
@@ -119,8 +129,14 @@ class Materializing:
             blocks += 1
 
     async def _write_block(self, log_id: LogId, progress: Progress) -> Progress:
-        low = progress.version
-        block = await self._contents.block_of(log_id, low, low + BLOCK_VERSIONS)
+        begin, end = progress.version, progress.version + BLOCK_VERSIONS
+        floor, low = await self._first_version(log_id), begin
+        if begin < floor < end:  # what happened up to there, the base tells
+            base = await self._contents.snapshot_at(log_id, floor)
+            if base is None:
+                raise MissingError("its base")  # there is a later one by now
+            low, progress = floor, Progress(progress.blocks, base.changes, base.entries)
+        block = await self._contents.block_of(log_id, low, end, base=begin)
         following = Progress(
             progress.blocks + 1,
             progress.changes + block.changes,
@@ -140,14 +156,40 @@ class Materializing:
         await asyncio.sleep(self._pause_seconds)
         return await self.progress(log_id) if word == "done" else following
 
-    async def write_snapshot(self, log_id: LogId, progress: Progress) -> Snapshot:
-        """The contents where `progress` is, listed once they are whole.
+    async def write_snapshot(self, log_id: LogId, version: int, changes: int) -> Snapshot:
+        """The contents at a version, up to which the log has so many changes, listed once they
+        are whole.
 
         Raises:
             Gone: the log is deleted.
+            Passed: the version is below the first that can be read.
         """
         async with self._or_gone(log_id):
-            return await self._write_snapshot(log_id, progress)
+            return await self._write_snapshot(log_id, version, changes)
+
+    async def changes_up_to(self, log_id: LogId, version: int) -> int:
+        """How many changes the log has up to a version, counted from what is known nearby."""
+        contents, progress = self._contents, await self.progress(log_id)
+        if version < progress.version:
+            whole = -(-version // BLOCK_VERSIONS) * BLOCK_VERSIONS
+            changes = progress.changes - (await contents.block_of(log_id, version, whole)).changes
+            async for block in contents.blocks(log_id, whole, progress.version):
+                changes -= block.changes
+            return changes
+        last = await contents.snapshot_at(log_id, version)
+        known = (progress.version, progress.changes)
+        begin, changes = max(known, (last.version, last.changes)) if last else known
+        for low in range(begin, version, BLOCK_VERSIONS):
+            block = await contents.block_of(log_id, low, min(low + BLOCK_VERSIONS, version))
+            changes += block.changes
+        return changes
+
+    async def _first_version(self, log_id: LogId) -> int:
+        async with store_answer():
+            found = await self._redis.execute_command(
+                "HMGET", keys.of_log(log_id).meta, "first_version"
+            )
+        return int(found[0] or 0)
 
     @asynccontextmanager
     async def _or_gone(self, log_id: LogId) -> AsyncIterator[None]:
@@ -163,8 +205,7 @@ class Materializing:
                 raise Gone from None
             raise
 
-    async def _write_snapshot(self, log_id: LogId, progress: Progress) -> Snapshot:
-        version = progress.version
+    async def _write_snapshot(self, log_id: LogId, version: int, changes: int) -> Snapshot:
         places, numbers, size, count = array("Q"), 0, 0, 0
         pieces: dict[str, bytes] = {}
         async for chunk in self._chunks_at(log_id, version):
@@ -176,7 +217,7 @@ class Materializing:
                 size += await self._write(log_id, pieces)
         pieces[f"{version}:{DIRECTORY}"] = packed(places)
         size += await self._write(log_id, pieces)
-        draft = Snapshot(version, count, progress.changes, size, numbers, bucket_count(count))
+        draft = Snapshot(version, count, changes, size, numbers, bucket_count(count))
         size += await self._write_index(log_id, draft)
         snapshot = draft._replace(size_bytes=size)
         self._reach("before_listing")
@@ -189,6 +230,8 @@ class Materializing:
         )
         if word == "gone":
             raise Gone
+        if word == "forgotten":
+            raise Passed
         assert word == "listed", word
         self._reach("after_listing")
         return snapshot
@@ -235,6 +278,8 @@ class Materializing:
         )
         if word == "gone":
             raise Gone
+        if word == "forgotten":
+            raise Passed
         pieces.clear()
         await asyncio.sleep(self._pause_seconds)
         return size

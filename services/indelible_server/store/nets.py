@@ -41,10 +41,14 @@ class Position(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Which diff of which log. `low` and `high` are its versions; `inverse`: it leads back."""
+    """Which diff of which log. `low` and `high` are its versions; `inverse`: it leads back.
+
+    `first` is the log's first version: what was found below it is not there once that moves.
+    """
 
     log_id: LogId
     incarnation: int
+    first: int
     low: int
     high: int
     inverse: bool
@@ -164,7 +168,7 @@ class Nets:
         return await self._ways.get(span, lambda: self._found_way(span))
 
     async def _found_way(self, span: Span) -> _Way:
-        if span.high - span.low <= FOLDED_VERSIONS:
+        if span.high - span.low <= FOLDED_VERSIONS and (span.low or not span.first):
             rows = await self._folded(span)
             if rows is not None:
                 return _Sorted(rows)

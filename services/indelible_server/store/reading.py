@@ -8,7 +8,7 @@ cached. Knows nothing of HTTP or of waiting.
 import asyncio
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -146,9 +146,12 @@ class Reader:
         Raises:
             Refusal: NONEXISTENT_VERSION, FORGOTTEN_VERSION, LOG_REPLACED.
         """
-        span = _span(log_id, head, from_version, to_version, order)
-        async with self._or_replaced(log_id):
-            return await self._nets.page(span, start, limit)
+        while True:
+            span = _span(log_id, head, from_version, to_version, order)
+            try:
+                return await self._nets.page(span, start, limit)
+            except MissingError:
+                head = await self._moved(log_id, head)
 
     async def portions(
         self,
@@ -164,10 +167,16 @@ class Reader:
         Raises:
             Refusal: as `page`.
         """
-        span = _span(log_id, head, from_version, to_version, order)
-        async with self._or_replaced(log_id), aclosing(self._nets.portions(span, start)) as found:
-            async for portion in found:
-                yield portion
+        while True:
+            span = _span(log_id, head, from_version, to_version, order)
+            try:
+                async with aclosing(self._nets.portions(span, start)) as found:
+                    async for portion in found:
+                        yield portion
+                        start = portion.rest
+                return
+            except MissingError:
+                head = await self._moved(log_id, head)
 
     async def changes_any(
         self,
@@ -197,6 +206,16 @@ class Reader:
         Raises:
             Refusal: NONEXISTENT_VERSION, FORGOTTEN_VERSION, LOG_REPLACED, NONEXISTENT_LOG.
         """
+        head = None
+        while True:
+            try:
+                return await self._entries_of(log_id, tokens, at)
+            except MissingError:
+                head = await self._moved(log_id, head)
+
+    async def _entries_of(
+        self, log_id: LogId, tokens: Sequence[bytes], at: int | None
+    ) -> tuple[Head, list[EntryValue]]:
         log_keys = keys.of_log(log_id)
         async with store_answer(), self._redis.pipeline(transaction=True) as pipe:
             pipe.execute_command("HMGET", log_keys.meta, *_HEAD_FIELDS)
@@ -212,40 +231,54 @@ class Reader:
         if at is None or at == head.version:
             return head, await self._all(log_id, [places[t] for t in tokens if t in places])
         check_version(at, head, "at")
-        async with self._or_replaced(log_id):
-            places = await self._lookups.places(log_id, tokens, places, at)
-            wanted = [token for token in tokens if token in places]
-            found = await self._all(log_id, [places[token] for token in wanted])
-            if [entry.key for entry in found] != wanted:  # tokens that were made to look alike
-                places = await self._lookups.searched(log_id, tokens, at)
-                found = await self._all(log_id, [places[t] for t in tokens if t in places])
+        places = await self._lookups.places(log_id, tokens, places, at)
+        wanted = [token for token in tokens if token in places]
+        found = await self._all(log_id, [places[token] for token in wanted])
+        if [entry.key for entry in found] != wanted:  # tokens that were made to look alike
+            places = await self._lookups.searched(log_id, tokens, at)
+            found = await self._all(log_id, [places[t] for t in tokens if t in places])
         return head, found
 
     async def _all(self, log_id: LogId, places: Sequence[int]) -> list[EntryValue]:
         found: list[EntryValue] = []
-        async with self._or_replaced(log_id):
-            while len(found) < len(places):
-                found += await self._entries.some(log_id, places[len(found) :])
+        while len(found) < len(places):
+            found += await self._entries.some(log_id, places[len(found) :])
         return found
 
-    @asynccontextmanager
-    async def _or_replaced(self, log_id: LogId) -> AsyncIterator[None]:
-        """What is missing of a log that was deleted meanwhile is no damage."""
-        try:
-            yield
-        except MissingError:
-            await self.head(log_id)
-            raise
+    async def _moved(self, log_id: LogId, head: Head | None) -> Head:
+        """For one who found something missing: the head to read again by.
+
+        Of a log that was deleted, or has forgotten more since `head`, it is no damage.
+
+        Raises:
+            Refusal: LOG_REPLACED.
+            MissingError: it is damage.
+        """
+        later = await self.head(log_id)
+        if head is not None and later.first_version == head.first_version:
+            raise MissingError("versions below its head")
+        return later
 
     async def history(
-        self, log_id: LogId, token: bytes, before: int, limit: int
+        self, log_id: LogId, head: Head, token: bytes, before: int, limit: int
     ) -> tuple[list[KeyStep], int | None]:
         """Steps of one key at versions below `before`, newest first, and where to go on.
 
         Reads a bounded number of versions, so a page may be short or empty though more follow.
+        Ends at the log's first version.
         """
+        while True:
+            try:
+                return await self._history(log_id, head, token, before, limit)
+            except MissingError:
+                head = await self._moved(log_id, head)
+
+    async def _history(
+        self, log_id: LogId, head: Head, token: bytes, before: int, limit: int
+    ) -> tuple[list[KeyStep], int | None]:
         steps: list[KeyStep] = []
-        lowest = max(1, before - _SCAN_VERSIONS)
+        first = max(1, head.first_version)
+        lowest = max(first, before - _SCAN_VERSIONS)
         async for stored in self._versions(log_id, lowest, before - 1, newest_first=True):
             for command, effect in _changes(stored):
                 if command.token == token:
@@ -256,13 +289,23 @@ class Reader:
             if len(steps) >= limit:
                 lowest = stored.version
                 break
-        return steps, lowest if lowest > 1 else None
+        return steps, lowest if lowest > first else None
 
     async def summaries(
-        self, log_id: LogId, before: int, limit: int
+        self, log_id: LogId, head: Head, before: int, limit: int
     ) -> tuple[list[VersionSummary], int | None]:
-        """Versions below `before`, newest first, and where to go on."""
-        lowest = max(1, before - limit)
+        """Versions below `before` and from the log's first on, newest first; where to go on."""
+        while True:
+            try:
+                return await self._summaries(log_id, head, before, limit)
+            except MissingError:
+                head = await self._moved(log_id, head)
+
+    async def _summaries(
+        self, log_id: LogId, head: Head, before: int, limit: int
+    ) -> tuple[list[VersionSummary], int | None]:
+        first = max(1, head.first_version)
+        lowest = max(first, before - limit)
         found = []
         async for stored in self._versions(log_id, lowest, before - 1, newest_first=True):
             header = Header.decode(stored.header)
@@ -278,14 +321,29 @@ class Reader:
                     stored_bytes=stored.size,
                 )
             )
-        return found, lowest if lowest > 1 else None
+        return found, lowest if lowest > first else None
 
     async def commits(
         self, log_id: LogId, head: Head, from_version: int, to_version: int
     ) -> list[StoredVersion]:
-        """The versions in (from, to], as many as fit in MAX_PAGE_BYTES, at least one."""
-        check_version(from_version, head, "from")
-        check_version(to_version, head, "to")
+        """The versions in (from, to], as many as fit in MAX_PAGE_BYTES, at least one.
+
+        Raises:
+            Refusal: NONEXISTENT_VERSION, FORGOTTEN_VERSION, LOG_REPLACED.
+        """
+        while True:
+            check_version(to_version, head, "to")
+            if from_version + 1 < head.first_version:
+                raise forgotten(from_version, head, "from")
+            check_version(from_version, head, "from")
+            try:
+                return await self._commits(log_id, from_version, to_version)
+            except MissingError:
+                head = await self._moved(log_id, head)
+
+    async def _commits(
+        self, log_id: LogId, from_version: int, to_version: int
+    ) -> list[StoredVersion]:
         found: list[StoredVersion] = []
         size = 0
         async for stored in self._versions(log_id, from_version + 1, to_version):
@@ -307,8 +365,8 @@ class Reader:
                 bounds = ("XRANGE", key, f"{first}-0", f"{last}-0")
             async with store_answer():
                 rows = await self._redis.execute_command(*bounds, "COUNT", batch)
-            if not rows:
-                await self._vanished(log_id)
+            if not rows or int(rows[0][0].partition(b"-")[0]) != (last if newest_first else first):
+                raise MissingError("versions below its head")
             size = 0
             for row in rows:
                 stored = StoredVersion.read(row)
@@ -319,11 +377,6 @@ class Reader:
             else:
                 first = stored.version + 1
             batch = next_batch(batch, size)
-
-    async def _vanished(self, log_id: LogId) -> None:
-        """Versions that were promised are not there: the log was deleted in the meantime."""
-        await self.head(log_id)
-        raise Refusal(ErrorCode.INTERNAL_ERROR, "the log lacks versions below its head")
 
 
 _HEAD_FIELDS = ("version", "incarnation", "first_version", "deleted", "safe")
@@ -341,11 +394,15 @@ def check_version(version: int, head: Head, name: str) -> None:
             {"current_version": head.version},
         )
     if 0 < version < head.first_version:
-        raise Refusal(
-            ErrorCode.FORGOTTEN_VERSION,
-            f"{name} is {version}, versions below {head.first_version} are forgotten",
-            {"first_version": head.first_version},
-        )
+        raise forgotten(version, head, name)
+
+
+def forgotten(version: int, head: Head, name: str) -> Refusal:
+    return Refusal(
+        ErrorCode.FORGOTTEN_VERSION,
+        f"{name} is {version}, versions below {head.first_version} are forgotten",
+        {"first_version": head.first_version, "current_version": head.version},
+    )
 
 
 def _head(fields: Sequence[Any]) -> Head:
@@ -365,7 +422,8 @@ def _span(log_id: LogId, head: Head, from_version: int, to_version: int, order: 
     check_version(from_version, head, "from")
     check_version(to_version, head, "to")
     low, high = sorted((from_version, to_version))
-    return Span(log_id, head.incarnation, low, high, from_version > to_version, order)
+    inverse = from_version > to_version
+    return Span(log_id, head.incarnation, head.first_version, low, high, inverse, order)
 
 
 def _changes(stored: StoredVersion) -> Iterable[tuple[Command, Effect]]:

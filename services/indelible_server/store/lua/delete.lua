@@ -1,6 +1,6 @@
 -- Deletes a log's contents. `keep` leaves a tombstone with its last version; `discard` leaves
 -- nothing and is for a log that lost the race for its name.
--- KEYS: meta commits index chains chain_order answers0 answers1 control channel snapshots chunks blocks progress
+-- KEYS: meta commits index chains chain_order answers0 answers1 control channel snapshots chunks blocks progress kept
 -- ARGV: nonce keep|discard
 -- REPLIES: deleted version | absent
 -- FLAGS:
@@ -12,7 +12,7 @@ local function delete(k, args)
   local version = redis.call('HGET', k[1], 'version')
   if not version then return {args[1], 'absent'} end
   redis.call('UNLINK', unpack(k, 2, 8))
-  redis.call('UNLINK', unpack(k, 10, 13))
+  redis.call('UNLINK', unpack(k, 10, 14))
   if args[2] == 'discard' then
     redis.call('UNLINK', k[1])
   else

@@ -1,12 +1,13 @@
 -- Lists a snapshot: from here on it is read. All of its pieces must be there.
 -- KEYS: meta snapshots chunks
 -- ARGV: nonce version snapshot chunks buckets
--- REPLIES: listed | torn (a piece is not there) | gone
+-- REPLIES: listed | torn (a piece is not there) | forgotten (it is below the first version) | gone
 -- FLAGS:
 
 local function snapshot_list(k, args)
-  local found = redis.call('HMGET', k[1], 'version', 'deleted')
+  local found = redis.call('HMGET', k[1], 'version', 'deleted', 'first_version')
   if not found[1] or found[2] then return {args[1], 'gone'} end
+  if tonumber(args[2]) < tonumber(found[3]) then return {args[1], 'forgotten'} end
   local prefix, exists = args[2] .. ':', redis.call
   local whole = exists('HEXISTS', k[3], prefix .. 'places') == 1
   for number = 0, tonumber(args[4]) - 1 do

@@ -1,0 +1,88 @@
+"""Entries that were introduced below the first version, from the base: the snapshot at it.
+
+Every entry that is live at a version that can be read, and was introduced in one that cannot, is
+in it. Owns that look-up by place; knows nothing of who asks.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from indelible_protocol import messages
+from indelible_protocol.ids import LogId
+from redis.asyncio import Redis
+
+from indelible_server.store import keys
+from indelible_server.store.caching import WeighedCache
+from indelible_server.store.connection import store_answer
+from indelible_server.store.contents import Contents
+from indelible_server.store.snapshots import Directory, Snapshot, entry_of
+from indelible_server.store.versions import MissingError
+
+_CHUNKS_AT_ONCE = 8
+_CACHED_CHUNKS = 1 << 18  # numbers of eight bytes
+
+
+class Bases:
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._contents = Contents(redis)
+        self._directories: WeighedCache[tuple[LogId, int], Directory] = WeighedCache(
+            _CACHED_CHUNKS, lambda directory: len(directory.places) + 16
+        )
+
+    async def entries(self, log_id: LogId, places: Iterable[int]) -> dict[int, messages.Entry]:
+        """The entries at `places`, which the base holds.
+
+        Raises:
+            MissingError: it does not.
+        """
+        wanted = sorted(set(places))
+        last = None
+        while (base := await self.base(log_id)) is not None and base != last:
+            try:
+                return await self._in_base(log_id, base, wanted)
+            except MissingError:
+                last = base  # a later one may have come in its place
+        raise MissingError("versions below its head")
+
+    async def base(self, log_id: LogId) -> Snapshot | None:
+        async with store_answer():
+            found = await self._redis.execute_command(
+                "HMGET", keys.of_log(log_id).meta, "first_version"
+            )
+        first = int(found[0] or 0)
+        return await self._contents.snapshot_at(log_id, first) if first else None
+
+    async def _in_base(
+        self, log_id: LogId, base: Snapshot, wanted: list[int]
+    ) -> dict[int, messages.Entry]:
+        directory = await self._directories.get(
+            (log_id, base.version), lambda: self._directory(log_id, base)
+        )
+        if not base.chunks:
+            raise MissingError("versions below its head")
+        by_chunk: dict[int, list[int]] = {}
+        for place in wanted:
+            by_chunk.setdefault(directory.chunk_with(place), []).append(place)
+        numbers, found = sorted(by_chunk), {}
+        for at in range(0, len(numbers), _CHUNKS_AT_ONCE):
+            some = numbers[at : at + _CHUNKS_AT_ONCE]
+            for number, chunk in zip(
+                some, await self._contents.chunks(log_id, base, some), strict=True
+            ):
+                for place in by_chunk[number]:
+                    i = bisect_left(chunk.places, place)
+                    if i == len(chunk.places) or chunk.places[i] != place:
+                        raise MissingError("versions below its head")
+                    start = chunk.ends[i - 1] if i else 0
+                    found[place] = entry_of(chunk.records[start : chunk.ends[i]])
+        return found
+
+    async def _directory(self, log_id: LogId, base: Snapshot) -> Directory:
+        async with store_answer():
+            data = await self._redis.execute_command(
+                "HGET", keys.materialized(log_id).chunks, base.directory_field
+            )
+        if data is None:
+            raise MissingError("a piece of its base")
+        return Directory(data)
