@@ -134,9 +134,13 @@ class Stage:
     async def second_worker(self) -> Worker:
         """For what must not share a process with `worker`; one for all who ask."""
         if self._second is None:
-            self._second = await Worker.start()
-            self._leaving.push_async_callback(self._second.stop)
+            self._second = await self.another_worker()
         return self._second
+
+    async def another_worker(self) -> Worker:
+        worker = await Worker.start()
+        self._leaving.push_async_callback(worker.stop)
+        return worker
 
     async def floor(self, name: str) -> ServerProcess:
         """One of `floors`, which ends with the stage; one for all who ask."""
@@ -286,28 +290,32 @@ _shared: ContextVar[SharedStage | None] = ContextVar("shared stage", default=Non
 
 
 @asynccontextmanager
-async def stage(processes: int = 1, *, alone: bool = False) -> AsyncIterator[Stage]:
-    """An engine that syncs each write, and API processes on it.
+async def stage(
+    processes: int = 1, *, alone: bool = False, arguments: Sequence[str] = ()
+) -> AsyncIterator[Stage]:
+    """An engine that syncs each write, and API processes on it, with `arguments`.
 
     Shared with others where it is a plain one and a `SharedStage` is open, unless `alone`.
     """
     shared = _shared.get()
-    if shared is not None and processes == 1 and not alone:
+    if shared is not None and processes == 1 and not arguments and not alone:
         yield await shared.get()
     else:
-        async with _new_stage(processes) as made:
+        async with _new_stage(processes, arguments) as made:
             yield made
 
 
 @asynccontextmanager
-async def _new_stage(processes: int = 1) -> AsyncIterator[Stage]:
+async def _new_stage(processes: int = 1, arguments: Sequence[str] = ()) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as leaving:
         folder = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         engine = await start_engine(folder / "data")
         deployment = Deployment(folder, engine, None)
         leaving.push_async_callback(deployment.stop)
         await deployment.make_tenant()
-        await asyncio.gather(*(deployment.start_service(*SETTINGS) for _ in range(processes)))
+        await asyncio.gather(
+            *(deployment.start_service(*SETTINGS, *arguments) for _ in range(processes))
+        )
         worker = await Worker.start()
         leaving.push_async_callback(worker.stop)
         yield Stage(

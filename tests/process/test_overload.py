@@ -97,7 +97,7 @@ async def under(
 
 async def measured(seconds: float, *arguments: str, factor: float = 2.0) -> tuple[Seen, Seen]:
     """A fifth of what can be done, then `factor` of it, on a service of its own."""
-    async with stage(*arguments) as stand:
+    async with stage(arguments=arguments) as stand:
         logs = await stand.make_opaque_logs(LOGS, "overload")
         most = await sustainable(stand, logs, 2.0)
         calm = await under(stand, logs, most / 5, max(3.0, seconds / 6), 1)

@@ -30,7 +30,7 @@ class Bases:
             _CACHED_CHUNKS, lambda directory: len(directory.places) + 16
         )
 
-    async def entries(self, log_id: LogId, places: Iterable[int]) -> dict[int, messages.Entry]:
+    async def entries(self, log_id: LogId, places: Iterable[int]) -> dict[int, messages.DiffChange]:
         """The entries at `places`, which the base holds.
 
         Raises:
@@ -55,7 +55,7 @@ class Bases:
 
     async def _in_base(
         self, log_id: LogId, base: Snapshot, wanted: list[int]
-    ) -> dict[int, messages.Entry]:
+    ) -> dict[int, messages.DiffChange]:
         directory = await self._directories.get(
             (log_id, base.version), lambda: self._directory(log_id, base)
         )
