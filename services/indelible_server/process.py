@@ -18,6 +18,9 @@ import structlog
 Service = Callable[[asyncio.Event], Awaitable[None]]
 Ready = Callable[[], Awaitable[object]]
 
+# The longest that a process takes to end whose successor is at work.
+RETIRING_SECONDS = 60.0
+
 log = structlog.get_logger(__name__)
 
 # Allocations until the young are collected; young collections until the middle-aged are; theirs.

@@ -49,7 +49,7 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
     retiring = asyncio.Event()
     grace_seconds = FINISH_SECONDS + ENGINE_STOP_SECONDS
     if around.lifeline is not None:  # the supervisor knows better when it is too late
-        grace_seconds += settings.idle_seconds
+        grace_seconds += process.RETIRING_SECONDS
     failures: list[str] = []
     listener, operations_listener = (
         None if descriptor is None else socket.socket(fileno=descriptor)

@@ -21,6 +21,7 @@ from typing import cast
 import msgspec
 import structlog
 
+from indelible_server.process import RETIRING_SECONDS
 from indelible_server.settings import (
     Settings,
     SettingsError,
@@ -279,8 +280,7 @@ class Supervisor:
     async def _retire(self, worker: _Worker) -> None:
         """Its successor is at work: connections that are idle may come to their usual end."""
         worker.signal(signal.SIGUSR1)
-        idle_seconds = self._settings.idle_seconds
-        await asyncio.wait({worker.ended}, timeout=idle_seconds + self._grace_seconds)
+        await asyncio.wait({worker.ended}, timeout=RETIRING_SECONDS + self._grace_seconds)
         await self._end(worker)
 
     async def _end_all(self) -> None:

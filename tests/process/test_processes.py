@@ -58,7 +58,7 @@ class Load:
     async def goes_on(self) -> None:
         """Returns when every writer has had some more acknowledgements, on average."""
         enough = len(self.versions) + 5 * WRITERS
-        await until(lambda: len(self.versions) >= enough, within_seconds=30.0)
+        await until(lambda: len(self.versions) >= enough, within_seconds=60.0)
 
     async def _write(self, number: int, stop: asyncio.Event) -> None:
         count = 0
@@ -94,7 +94,13 @@ async def load_on(service: Service) -> AsyncIterator[Load]:
     # A client keeps a connection for less long than the service does, or meets its usual end.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=0.5)
     async with aiohttp.ClientSession(connector=connector) as session:
-        api = NativeApi(session, endpoints=[service.url], apikey=apikey, rng=random.Random(1))
+        api = NativeApi(
+            session,
+            endpoints=[service.url],
+            apikey=apikey,
+            rng=random.Random(1),
+            request_seconds=30.0,  # what is not answered soon has not met an end
+        )
         load = Load(api=api, log_id=await api.create_log("orders"))
         async with load.running():
             yield load

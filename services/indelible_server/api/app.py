@@ -24,6 +24,7 @@ from indelible_server.api.messages import ERRORS_PATH
 from indelible_server.api.middlewares import canonical_line
 from indelible_server.api.services import SERVICES, Services, make_services
 from indelible_server.api.v1.handlers import routes as v1_routes
+from indelible_server.process import RETIRING_SECONDS
 from indelible_server.settings import Settings, SettingsError, parse_address
 from indelible_server.store import functions
 from indelible_server.store.connection import Clients, connect, end_tasks
@@ -198,24 +199,23 @@ async def _drain(services: Services, runners: list[web.AppRunner], retiring: asy
         finishing = ends.create_task(services.committer.finish(FINISH_SECONDS))
         # A closing connection does not wait long for its answer: a thousand ends take longer.
         ends.create_task(services.waiting.until_nobody(FINISH_SECONDS))
-        ends.create_task(_until_closed(services, runners, retiring))
+        ends.create_task(_until_closed(runners, retiring))
     late = finishing.result() + await services.committer.finish(FINISH_SECONDS)
     for runner in runners:
         await runner.cleanup()
     log.info("api.drained", unfinished_commits=late)
 
 
-async def _until_closed(
-    services: Services, runners: list[web.AppRunner], retiring: asyncio.Event
-) -> None:
+async def _until_closed(runners: list[web.AppRunner], retiring: asyncio.Event) -> None:
     """While connections are in use: each answer closes its own, so nobody meets a closed one.
 
-    Those that are idle end too soon for somebody, unless there is time for their usual end.
+    Those that are idle end too soon for somebody, unless there is time for their usual end,
+    after `idle_seconds`.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
     while any(runner.server and runner.server.connections for runner in runners):
-        patience_seconds = services.settings.idle_seconds if retiring.is_set() else LINGER_SECONDS
+        patience_seconds = RETIRING_SECONDS if retiring.is_set() else LINGER_SECONDS
         if loop.time() - began > patience_seconds:
             break
         await asyncio.sleep(LINGER_STEP_SECONDS)
