@@ -54,7 +54,9 @@ class Waiting:
         self._admit(tenant)
         try:
             await self._wakeups.enter(waiter, min(seconds, self._max_wait_seconds), listening)
-        except BaseException:
+        except BaseException as error:
+            if waiter.is_taken and isinstance(error, Refusal):
+                return  # its client has been answered: a refusal now would answer the next request
             self.leave(tenant, waiter)
             raise
 

@@ -124,6 +124,7 @@ class Wakeups:
             await self._recheck([waiter.log_id])
 
     def leave(self, waiter: Waiter) -> None:
+        waiter.outcome.cancel()  # whoever is about to tell it something finds it gone
         self.waiter_count -= 1
         self._deadlines.discard(waiter)
         channel = self._channels.get(waiter.log_id)
