@@ -118,12 +118,33 @@ class Contents:
                 )
             for number, data in zip(numbers, found, strict=True):
                 begin, end = number * BLOCK_VERSIONS, (number + 1) * BLOCK_VERSIONS
-                if data is None:
-                    yield await self.block_of(log_id, max(low, begin), min(high, end))
-                elif low <= begin and end <= high:
+                if data is None:  # nor is any behind it: they are written in their order
+                    rest = self._blocks_of_stream(log_id, max(low, begin), high)
+                    async with aclosing(rest) as blocks:
+                        async for block in blocks:
+                            yield block
+                    return
+                if low <= begin and end <= high:
                     yield Block.decode(data, begin)
                 else:
                     yield Block.decode(data, begin).within(low, high)
+
+    async def _blocks_of_stream(
+        self, log_id: LogId, low: int, high: int
+    ) -> AsyncGenerator[Block, None]:
+        block: Block | None = None
+        async with aclosing(versions.pages(self._redis, log_id, low + 1, high)) as found:
+            async for page in found:
+                for version, body, effects in page.changed():
+                    if block is None or version > block.base + BLOCK_VERSIONS:
+                        if block is not None:
+                            block.sort()
+                            yield block
+                        block = Block(base=block_of(version) * BLOCK_VERSIONS)
+                    block.note(version, body, effects)
+        if block is not None:
+            block.sort()
+            yield block
 
     async def block_of(
         self, log_id: LogId, low: int, high: int, *, base: int | None = None
