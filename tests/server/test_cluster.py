@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from indelible_protocol.commands import LogKind
@@ -11,14 +11,15 @@ from indelible_server.store import functions, keys
 from indelible_server.store.addresses import read_address
 from indelible_server.store.connection import Clients, connect
 from indelible_server.store.slots import Address, key_of, slot_of
-from indelible_server.store.waiters import Watch
+from indelible_server.store.waiters import Watch, Watched
 from indelible_server.store.wakeups import Wakeups
 from redis.crc import key_slot
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, Node
 from tests.support.polling import until
 
 LOG_ID = LogId(bytes(range(32)))
+SLOT = slot_of(keys.of_log(LOG_ID).channel)
 
 
 @pytest.fixture
@@ -92,40 +93,65 @@ async def test_a_node_without_the_functions_is_given_them_when_it_is_asked(
     assert word == "absent"
 
 
-async def test_a_channel_is_heard_after_its_slot_has_moved(
+@pytest.fixture
+async def listening(
     clients: Clients, cluster: Cluster
-) -> None:
+) -> AsyncIterator[tuple[Wakeups, dict[LogId, int]]]:
+    """Wake-ups that recheck once a minute, and the versions that they read."""
     versions = {LOG_ID: 1}
 
-    async def read(watched: object) -> list[int | None]:
-        return [versions[LOG_ID] for _ in watched]  # type: ignore[attr-defined]
+    async def read(watched: Sequence[Watched]) -> list[int | None]:
+        return [versions[LOG_ID] for _ in watched]
 
     wakeups = Wakeups(clients.subscriber, read, recheck_seconds=60.0)
     stop = asyncio.Event()
     running = asyncio.create_task(wakeups.run(stop))
-    slot = slot_of(keys.of_log(LOG_ID).channel)
-    home = await cluster.primary_of(slot)
-    away = next(node for node in await cluster.primaries() if node is not home)
+    home = await cluster.primary_of(SLOT)
+    yield wakeups, versions
+    stop.set()
+    await running
+    await cluster.move_slot(SLOT, home)
 
-    async def is_subscribed_at(node: object) -> bool:
-        async with node.client() as client:  # type: ignore[attr-defined]
+
+async def until_heard_at(node: Node) -> None:
+    async def is_heard() -> bool:
+        async with node.client() as client:
             told = await client.execute_command("PUBSUB", "SHARDCHANNELS")
         return keys.of_log(LOG_ID).channel in told
 
-    try:
-        for number, node in enumerate((home, away, home), start=2):
-            await cluster.move_slot(slot, node)
-            watch = Watch()
-            sleeping = asyncio.create_task(wakeups.sleep(watch, 30.0, also={LOG_ID: number - 1}))
-            await until(lambda at=node: is_subscribed_at(at), what="subscribed where the slot is")  # type: ignore[misc]
-            versions[LOG_ID] = number
-            await clients.commands.execute_command(
-                "SPUBLISH", keys.of_log(LOG_ID).channel, str(number)
-            )
-            async with asyncio.timeout(5.0):
-                assert await sleeping == "moved"
-            wakeups.release(watch)
-    finally:
-        stop.set()
-        await running
-        await cluster.move_slot(slot, home)
+    await until(is_heard, what="the channel is subscribed where its slot is")
+
+
+async def test_a_channel_is_heard_after_its_slot_has_moved(
+    clients: Clients, cluster: Cluster, listening: tuple[Wakeups, dict[LogId, int]]
+) -> None:
+    wakeups, versions = listening
+    home = await cluster.primary_of(SLOT)
+    away = next(node for node in await cluster.primaries() if node is not home)
+    for number, node in enumerate((home, away, home), start=2):
+        await cluster.move_slot(SLOT, node)
+        watch = Watch()
+        sleeping = asyncio.create_task(wakeups.sleep(watch, 30.0, also={LOG_ID: number - 1}))
+        await until_heard_at(node)
+        versions[LOG_ID] = number
+        name = keys.of_log(LOG_ID).channel
+        await clients.commands.execute_command("SPUBLISH", name, str(number))
+        async with asyncio.timeout(5.0):
+            assert await sleeping == "moved"
+        wakeups.release(watch)
+
+
+async def test_what_was_told_while_a_slot_moved_is_found_by_looking(
+    cluster: Cluster, listening: tuple[Wakeups, dict[LogId, int]]
+) -> None:
+    wakeups, versions = listening
+    home = await cluster.primary_of(SLOT)
+    away = next(node for node in await cluster.primaries() if node is not home)
+    watch = Watch()
+    sleeping = asyncio.create_task(wakeups.sleep(watch, 30.0, also={LOG_ID: 1}))
+    await until_heard_at(home)
+    versions[LOG_ID] = 2  # and its hint is lost
+    await cluster.move_slot(SLOT, away)
+    async with asyncio.timeout(5.0):
+        assert await sleeping == "moved"
+    wakeups.release(watch)

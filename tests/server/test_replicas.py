@@ -97,11 +97,12 @@ async def test_a_commit_that_no_replica_has_is_in_doubt_and_shown_to_nobody(pair
     with frozen(pair.replica):
         with pytest.raises(InDoubt):
             await mine.commit(log_id, sets("two"), idempotency_key="two")
+        # By the other process, whose connections have written nothing that they could wait for.
         with pytest.raises(InDoubt):  # nor may the answer to it be told again
-            await mine.commit(log_id, sets("two"), idempotency_key="two")
+            await other.commit(log_id, sets("two"), idempotency_key="two")
         expecting = [Command(Op.EXPECT_VERSION, version=1), *sets("three")]
         with pytest.raises(InDoubt):  # nor that others lose against it
-            await mine.commit(log_id, expecting, idempotency_key="three")
+            await other.commit(log_id, expecting, idempotency_key="three")
         for api in (mine, other):
             with pytest.raises(NotDone):
                 await api.diff(log_id, 0)
