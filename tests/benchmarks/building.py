@@ -6,18 +6,20 @@ bounds. Runs in a worker process; bounded in number. Knows nothing of HTTP.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any, cast
+from typing import Any
 
 import hiredis
 from indelible_protocol.commands import Command, Op
 from indelible_protocol.ids import LogId
 from indelible_server.store.admission import LogIdentity, admit_opaque
+from indelible_server.store.batching import BatchingRedis
 from indelible_server.store.committing import Commits
 from indelible_server.store.connection import connect
+from indelible_server.store.errors import StoreUnavailable
 from indelible_server.store.logs import Logs
 from indelible_server.store.names import Scope
 from redis.asyncio import Redis
@@ -89,50 +91,55 @@ async def grow(plan: Growing) -> int:
         identity = await Logs(store).identify(plan.tenant, plan.log_id)
     each = plan.keys // plan.batch
     check(each * plan.batch == plan.keys, f"{plan.keys} keys in batches of {plan.batch}")
-    sets = [
-        [
+    if plan.commits <= each:  # all different: laid out as they are sent, held by nobody
+        return await _send(plan.socket, _calls(identity, plan, plan.commits), plan.commits)
+    calls = list(_calls(identity, plan, 2 * each))
+    return await _send(plan.socket, cycle(calls), plan.commits)
+
+
+def _calls(identity: LogIdentity, plan: Growing, count: int) -> Iterator[bytes]:
+    """The calls of that many commits; all keys have had their turn before one has its second."""
+    each = plan.keys // plan.batch
+    for number in range(count):
+        turn, first = number // each, number % each * plan.batch
+        sets = [
             Command(
                 Op.UPSERT,
                 b"key-%09d" % key,
                 value=(b"%d.%d." % (turn, key)).ljust(plan.value_bytes, b"v"),
             )
-            for key in range(number * plan.batch, (number + 1) * plan.batch)
+            for key in range(first, first + plan.batch)
         ]
-        for turn in range(2 if plan.commits > each else 1)
-        for number in range(min(each, plan.commits))
-    ]
-    calls = [await _call(identity, commands) for commands in sets]
-    return await _send(plan.socket, calls, plan.commits)
+        yield _call(identity, sets)
 
 
-class _Keeping:
-    """In the place of the store's client: keeps the call that it is asked for."""
+class _Keeping(BatchingRedis):
+    """In the place of the store's client: keeps the call that it is asked for, sends nothing."""
 
     def __init__(self) -> None:
         self.call = b""
 
-    async def execute_command(self, *parts: Any) -> list[Any]:
-        self.call = hiredis.pack_command(parts)
-        nonce = parts[3 + int(parts[2])]
-        return [nonce, b"committed", 0, 0]
+    def begin(self, command: Sequence[Any], deliver: Callable[[Any], None]) -> None:
+        self.call = hiredis.pack_command(tuple(command))
+        deliver(StoreUnavailable("nothing is sent from here"))
 
 
-async def _call(identity: LogIdentity, commands: Sequence[Command]) -> bytes:
+def _call(identity: LogIdentity, commands: Sequence[Command]) -> bytes:
     """The bytes of the commit function's call."""
     keeping = _Keeping()
     admitted = admit_opaque(identity, commands, b"", None)
-    await Commits(cast(Redis, keeping)).commit(identity, admitted)
+    Commits(keeping).send(identity, admitted, lambda outcome: None)
     return keeping.call
 
 
-async def _send(socket: str, calls: Sequence[bytes], count: int) -> int:
-    """Sends `count` of the calls, over and over; the last version that they made.
+async def _send(socket: str, calls: Iterator[bytes], count: int) -> int:
+    """Sends `count` of the calls; the last version that they made.
 
     The next part is on its way while the answers to the one before it are read.
     """
     reader, writer = await asyncio.open_unix_connection(socket)
     replies = hiredis.Reader()
-    left = islice(cycle(calls), count)
+    left = islice(calls, count)
     version = sent = answered = 0
     try:
         while answered < count:

@@ -104,13 +104,17 @@ def progress(text: str) -> None:
 
 @dataclass(kw_only=True)
 class Stage:
-    """`api` is the one API process unless more were asked for; `worker` makes the load."""
+    """`api` is the one API process unless more were asked for; `worker` makes the load.
+
+    `aged` are logs that took long to make, by their versions: later benchmarks may write to them.
+    """
 
     deployment: Processes
     engine: Engine
     worker: Worker
     folder: Path
     _leaving: AsyncExitStack = field(repr=False)
+    aged: dict[int, LogId] = field(default_factory=dict)
     _second: Worker | None = field(default=None, repr=False)
     _floors: dict[str, ServerProcess] = field(default_factory=dict, repr=False)
     _names: Iterator[int] = field(default_factory=itertools.count, repr=False)
