@@ -271,6 +271,8 @@ def test_forget_says_what_goes_asks_and_gives_back(cli: Cli, profile_file: Path)
     assert done["bytes_now"] < done["bytes_before"] / 2
     gone = cli("cat", "config", "--at", "3")
     assert (gone.code, "forgotten" in gone.err) == (3, True)
+    for listing in (cli("versions", "config"), cli("history", "config", "theme")):
+        assert listing.err == "-- what came before v20 is forgotten --\n"
     assert cli("forget", "config", "99", "--yes").code == 3
 
 

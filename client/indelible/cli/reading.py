@@ -235,6 +235,7 @@ def versions(log: str, /, *, count: Count = None, common: Common = DEFAULT) -> N
     output = Output(common)
     with log_of(common, log) as opened:
         output.items(islice(_version_rows(output, opened), count))
+        _note_forgotten(output, opened)
 
 
 def _version_rows(output: Output, log: "Log") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -290,3 +291,11 @@ def history(log: str, key: str, /, *, count: Count = None, common: Common = DEFA
             )
             for step in islice(steps, count)
         )
+        _note_forgotten(output, opened)
+
+
+def _note_forgotten(output: Output, log: "Log") -> None:
+    """What such a list cannot show."""
+    first = log.describe().first_version if output.is_text else 0
+    if first > 1:
+        output.note(f"-- what came before v{first} is forgotten --")

@@ -27,15 +27,15 @@ MAX_AT_ONCE = 4
 
 @dataclass(slots=True, kw_only=True)
 class _Job:
-    task: "asyncio.Task[None]"
     advance: Advance
+    task: "asyncio.Task[None] | None" = None
 
 
 class Forgets:
     def __init__(self, forgetting: Forgetting, logs: Logs) -> None:
         self._forgetting = forgetting
         self._logs = logs
-        self._jobs: dict[tuple[LogId, int], _Job] = {}
+        self._jobs: dict[LogId, _Job] = {}  # one of each log, whatever it is asked to forget
         self._turns = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def begin(self, identity: LogIdentity, before: int) -> None:
@@ -61,31 +61,41 @@ class Forgets:
         Raises:
             Refusal: it ended with that; asked again it goes on.
         """
-        job = self._jobs.get((log_id, before))
-        if job is None:
-            job = _Job(task=asyncio.ensure_future(asyncio.sleep(0)), advance=Advance("base", 0, 0))
-            job.task = asyncio.create_task(self._run(log_id, before, job))
-            self._jobs[log_id, before] = job
-            job.task.add_done_callback(lambda _: self._jobs.pop((log_id, before)))
-        done, _ = await asyncio.wait({job.task}, timeout=seconds)
+        task, job = self._joined(log_id, before)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
         if done:
-            job.task.result()
+            task.result()
         outcome = await self._forgetting.outcome(log_id)
+        is_done = outcome.is_done and outcome.first_version >= before
         step, handled, total = job.advance
         return messages.Forgotten(
             before=before,
             first_version=outcome.first_version,
-            done=bool(done),
-            step="done" if done else step,
+            done=is_done,
+            step="done" if is_done else step,
             handled=handled,
             total=total,
             bytes_before=outcome.bytes_before,
             bytes_now=outcome.bytes_now,
         )
 
+    def _joined(self, log_id: LogId, before: int) -> "tuple[asyncio.Task[None], _Job]":
+        """What is under way in the log, if need be up to another version; else it begins."""
+        job = self._jobs.get(log_id)
+        if job is None or job.task is None:
+            job = self._jobs[log_id] = _Job(advance=Advance("base", 0, 0))
+            job.task = asyncio.create_task(self._run(log_id, before, job))
+            job.task.add_done_callback(lambda task: self._ended(log_id, task))
+        return job.task, job
+
+    def _ended(self, log_id: LogId, task: "asyncio.Task[None]") -> None:
+        del self._jobs[log_id]
+        if not task.cancelled():
+            task.exception()  # its askers may be gone; asyncio would complain otherwise
+
     async def close(self) -> None:
         """What is under way is left as it is."""
-        await end_tasks(*(job.task for job in self._jobs.values()))
+        await end_tasks(*(job.task for job in self._jobs.values() if job.task is not None))
 
     async def _run(self, log_id: LogId, before: int, job: _Job) -> None:
         def tell(advance: Advance) -> None:
