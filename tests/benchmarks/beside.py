@@ -230,7 +230,7 @@ async def _waits(
         return Woken(p50_ms=wakes.p50_ms, p99_ms=wakes.p99_ms)
 
     async def crowd(number: int) -> Woken:
-        woken = await wake_crowd(stand, writer, log_id, size, CROWD_WAKES)
+        woken = await wake_crowd(stand, writer, [log_id], size, CROWD_WAKES)
         held = await hold_waiters(stand, still, size)
         last_ms = woken.last_byte_ms
         return Woken(p50_ms=last_ms, p99_ms=last_ms, user_bytes=held.user_bytes)

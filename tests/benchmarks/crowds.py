@@ -35,24 +35,25 @@ _WARM = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """`waits` holds the request of one wait for each wake, the same for all of the crowd."""
+    """`waits` holds for each wake what the crowd asks: one request for all, or several, which its
+    members send in turns."""
 
     port: int
     size: int
-    waits: Sequence[bytes]
+    waits: Sequence[Sequence[bytes]]
     look: "Look"
     pid: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Woken:
-    """Of one wake: when the last byte was there, and the answer that everybody had.
+    """Of one wake: when the last byte was there, and the answer to each of its requests.
 
     `cpu_us` is the server's processor time per waiter: its request, its wait and its answer.
     """
 
     last_at: float
-    answer: HttpAnswer
+    answers: Sequence[HttpAnswer]
     cpu_us: float
 
 
@@ -78,11 +79,12 @@ AT_PARKED = Look(request=request("GET", "/parked"), gauge="")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrowdWrites:
-    """`writes` wake a crowd of `size`, each when `look` tells that all of it waits."""
+    """`writes` wake a crowd of `size`, those of each wake at once when `look` tells that all of it
+    waits."""
 
     port: int
     size: int
-    writes: Sequence[bytes]
+    writes: Sequence[Sequence[bytes]]
     look: Look
 
 
@@ -107,9 +109,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
+    """Of one wake: `acknowledged_at` is when the last of its writes was."""
+
     sent_at: float
     acknowledged_at: float
-    answer: HttpAnswer
+    answers: Sequence[HttpAnswer]
 
 
 class _Waiting(Connection):
@@ -170,7 +174,7 @@ def _problem(data: bytes) -> str:
 async def wait_in_crowd(plan: Crowd) -> list[Woken]:
     """
     Raises:
-        CheckFailed: somebody had no answer, two, or another one than the rest.
+        CheckFailed: somebody had no answer, two, or another one than those who asked the same.
     """
     gathering = _Gathering()
     crowd = [_Waiting(gathering) for _ in range(plan.size)]
@@ -179,19 +183,20 @@ async def wait_in_crowd(plan: Crowd) -> list[Woken]:
     gc.collect()
     gc.disable()
     try:
-        for number, wait in enumerate(plan.waits, start=1):
+        for number, waits in enumerate(plan.waits, start=1):
             gathering.begin(plan.size)
             before = cpu_seconds(plan.pid)
-            await _unless_broken(gathering, _ask_in_parts(plan, crowd, wait, looking))
+            await _unless_broken(gathering, _ask_in_parts(plan, crowd, waits, looking))
             last_at = await asyncio.wait_for(gathering.done, PATIENCE_SECONDS)
             spent = cpu_seconds(plan.pid) - before
-            answers = {read_answer(waiting.data) for waiting in crowd}
+            answers: list[HttpAnswer] = []
+            for first in range(len(waits)):
+                same = {read_answer(waiting.data) for waiting in crowd[first :: len(waits)]}
+                check(len(same) == 1, f"{len(same)} different answers to the same wait")
+                answers += same
             right = all(waiting.answers == number for waiting in crowd)
             check(right, "not exactly one answer for each waiter")
-            check(len(answers) == 1, f"{len(answers)} different answers to the same wait")
-            woken.append(
-                Woken(last_at=last_at, answer=answers.pop(), cpu_us=spent / plan.size * 1e6)
-            )
+            woken.append(Woken(last_at=last_at, answers=answers, cpu_us=spent / plan.size * 1e6))
     finally:
         gc.enable()
         gathering.begin(0)
@@ -201,16 +206,18 @@ async def wait_in_crowd(plan: Crowd) -> list[Woken]:
 
 
 async def write_to_crowd(plan: CrowdWrites) -> list[Write]:
-    writer = await asking(plan.port)
+    writers = [await asking(plan.port) for _ in range(max(map(len, plan.writes)))]
     looking = await asking(plan.port)
     written = []
-    for write in plan.writes:
+    for writes in plan.writes:
         await all_wait(plan.look, plan.size, looking)
         sent_at = time.perf_counter()
-        answer = await asyncio.wait_for(writer.ask(write), PATIENCE_SECONDS)
-        written.append(Write(sent_at=sent_at, acknowledged_at=writer.answered_at, answer=answer))
-    writer.close()
-    looking.close()
+        asked = [writer.ask(write) for writer, write in zip(writers, writes, strict=True)]
+        answers = await asyncio.wait_for(asyncio.gather(*asked), PATIENCE_SECONDS)
+        acknowledged_at = max(writer.answered_at for writer in writers)
+        written.append(Write(sent_at=sent_at, acknowledged_at=acknowledged_at, answers=answers))
+    for connection in (*writers, looking):
+        connection.close()
     return written
 
 
@@ -253,7 +260,7 @@ async def hold(plan: Holding) -> Held:
         for size in (_WARM, plan.size):
             gathering.begin(len(crowd) + size)
             more = [_Waiting(gathering) for _ in range(size)]
-            asked = _ask_in_parts(plan, more, plan.wait, looking, already=len(crowd))
+            asked = _ask_in_parts(plan, more, [plan.wait], looking, already=len(crowd))
             crowd += more
             await _unless_broken(gathering, asked)
             taken.append((anonymous_bytes(plan.pid), _slab_bytes()))
@@ -273,7 +280,7 @@ async def hold(plan: Holding) -> Held:
 async def _ask_in_parts(
     plan: Crowd | Holding,
     crowd: Sequence[_Waiting],
-    wait: bytes,
+    waits: Sequence[bytes],
     looking: Asking,
     *,
     already: int = 0,
@@ -289,8 +296,8 @@ async def _ask_in_parts(
         await asyncio.gather(
             *(connect(waiting, plan.port) for waiting in part if waiting.transport is None)
         )
-        for waiting in part:
-            waiting.wait(wait)
+        for number, waiting in enumerate(part, start=start):
+            waiting.wait(waits[number % len(waits)])
         await all_wait(plan.look, already + start + len(part), looking, looks=1)
 
 

@@ -99,7 +99,7 @@ async def _held_at_once(scale: Scale) -> Row:
                         Crowd(
                             port=port_of(service),
                             size=size,
-                            waits=[wait],
+                            waits=[[wait]],
                             look=AT_METRICS,
                             pid=service.pid,
                         ),
@@ -120,7 +120,7 @@ async def _held_at_once(scale: Scale) -> Row:
             check(answer[:2] == (201, 1), f"the write was answered with {answer[:2]}")
         for task in held:
             (woken,) = task.result()
-            check_diff(woken.answer, 1, key, value)
+            check_diff(woken.answers[0], 1, key, value)
     return Row(
         goal_id="G6",
         what="waiters held at once by two processes, all woken by one write",

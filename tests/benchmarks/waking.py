@@ -14,7 +14,7 @@ from tests.benchmarks.crowds import AT_METRICS, AT_PARKED, Crowd, CrowdWrites, L
 from tests.benchmarks.figures import Row, at_most, check
 from tests.benchmarks.following import Following, FollowingStream, Wakes, check_diff
 from tests.benchmarks.stage import Scale, Stage, stage
-from tests.benchmarks.wire import commit_request, opaque_body, request, wait_request
+from tests.benchmarks.wire import asking, commit_request, opaque_body, request, wait_request
 from tests.benchmarks.workers import Worker
 
 ALONE = 50
@@ -137,9 +137,11 @@ async def one_of_many(scale: Scale) -> list[Row]:
 
 
 async def crowds_of_two_sizes(scale: Scale) -> list[Row]:
+    """On one log each; the larger one also on ten logs, which are at ten different versions."""
     rows = []
-    for size, wakes in ((scale.of(1_000, 200), 4), (scale.of(10_000, 1_000), 1)):
-        rows += await _crowd(scale, size, wakes)
+    small, large = scale.of(1_000, 200), scale.of(10_000, 1_000)
+    for size, wakes, logs in ((small, 4, 1), (large, 1, 1), (large, 1, 10)):
+        rows += await _crowd(scale, size, wakes, logs)
     return rows
 
 
@@ -153,84 +155,113 @@ class CrowdSample:
     cpu_us: float
 
 
-async def _crowd(scale: Scale, size: int, wakes: int) -> list[Row]:
+async def _crowd(scale: Scale, size: int, wakes: int, count: int) -> list[Row]:
+    """`size` waiters in equal parts on `count` logs, all of which get a version at once."""
     async with stage() as stand:
         writer = await stand.second_worker()
         fanout = await stand.floor("fanout")
-        (log_id,) = await stand.make_opaque_logs(1, "g5")
+        logs = await stand.make_opaque_logs(count, f"g5-{size}-{count}")
+        await _bring_to_different_versions(stand, logs)
 
         async def floor(number: int) -> CrowdSample:
             body = b"%d" % number + bytes(400)
-            waits = [request("GET", "/wait")] * wakes
-            writes = [request("POST", "/write", body=body)] * (ALONE + wakes)
+            waits = [[request("GET", "/wait")]] * wakes
+            write = request("POST", "/write", body=body)
             server, look = (fanout.port, fanout.pid), AT_PARKED
             woken, written, alone = await _wake(
-                stand.worker, writer, server, waits, size, writes, look
+                stand.worker, writer, server, waits, size, [write] * ALONE, [[write]] * wakes, look
             )
             for one_woken in woken:
-                check(one_woken.answer.body == body, "the floor's waiters had another answer")
+                check(one_woken.answers[0].body == body, "the floor's waiters had another answer")
             return _sample(woken, written, alone)
 
         async def ours(number: int) -> CrowdSample:
-            return await wake_crowd(stand, writer, log_id, size, wakes)
+            return await wake_crowd(stand, writer, logs, size, wakes)
 
-        pairs = await scale.in_turns(f"G5, {size} waiters", floor, ours)
-    return _crowd_rows(size, pairs)
+        who = f"{size:,} waiters" + (f" on {count} logs" if count > 1 else "")
+        pairs = await scale.in_turns(f"G5, {who}", floor, ours)
+    return _crowd_rows(who, pairs)
+
+
+async def _bring_to_different_versions(stand: Stage, logs: Sequence[LogId]) -> None:
+    writer = await asking(stand.port)
+    for number, log_id in enumerate(logs):
+        for version in range(number):
+            answer = await writer.ask(_commit(stand, log_id, (b"before", b"%d" % version)))
+            check(answer.status == 201, f"a write was answered with {answer.status}")
+    writer.close()
+    versions = await stand.versions_stored(logs)
+    check(len(set(versions)) == len(logs), f"logs at the same versions: {versions}")
+
+
+def _commit(stand: Stage, log_id: LogId, entry: tuple[bytes, bytes]) -> bytes:
+    return commit_request(log_id, opaque_body([entry]), apikey=stand.apikey)
 
 
 async def wake_crowd(
-    stand: Stage, writer: Worker, log_id: LogId, size: int, wakes: int
+    stand: Stage, writer: Worker, logs: Sequence[LogId], size: int, wakes: int
 ) -> CrowdSample:
-    """All of `size` waiters on one log, woken `wakes` times; checked."""
-    (before,) = await stand.versions_stored([log_id])
-    entries = [
-        (b"key-%d" % version, os.urandom(256))
-        for version in range(before + 1, before + 1 + ALONE + wakes)
+    """All of `size` waiters, in equal parts on `logs`, woken `wakes` times; checked."""
+    before = await stand.versions_stored(logs)
+    alone = [(b"alone-%d" % number, os.urandom(256)) for number in range(ALONE)]
+    firsts = [before[0] + ALONE, *before[1:]]
+    told = [
+        [(b"key-%d" % (first + wake), os.urandom(256)) for first in firsts] for wake in range(wakes)
     ]
-    writes = [
-        commit_request(log_id, opaque_body([entry]), apikey=stand.apikey) for entry in entries
-    ]
-    first = before + ALONE
     waits = [
-        wait_request(log_id, first + wake, apikey=stand.apikey, wait_seconds=60)
+        [
+            wait_request(log, first + wake, apikey=stand.apikey, wait_seconds=60)
+            for log, first in zip(logs, firsts, strict=True)
+        ]
         for wake in range(wakes)
     ]
-    server, look = (stand.port, stand.api.pid), AT_METRICS
-    woken, written, alone = await _wake(stand.worker, writer, server, waits, size, writes, look)
-    for at, (one_woken, write) in enumerate(zip(woken, written, strict=True), start=1):
-        check(write.answer[:2] == (201, first + at), "a version is missing")
-        check_diff(one_woken.answer, first + at, *entries[ALONE + at - 1])
-    (after,) = await stand.versions_stored([log_id])
-    check(after == first + wakes, f"{ALONE + wakes} writes, {after - before} stored")
-    return _sample(woken, written, alone)
+    woken, written, alone_seconds = await _wake(
+        stand.worker,
+        writer,
+        (stand.port, stand.api.pid),
+        waits,
+        size,
+        [_commit(stand, logs[0], entry) for entry in alone],
+        [[_commit(stand, log, e) for log, e in zip(logs, each, strict=True)] for each in told],
+        AT_METRICS,
+    )
+    for wake, entries in enumerate(told, start=1):
+        seen, acknowledged = woken[wake - 1].answers, written[wake - 1].answers
+        for first, entry, diff, answer in zip(firsts, entries, seen, acknowledged, strict=True):
+            check(answer[:2] == (201, first + wake), "a version is missing")
+            check_diff(diff, first + wake, *entry)
+    after = await stand.versions_stored(logs)
+    check(after == [first + wakes for first in firsts], f"from {before} to {after}")
+    return _sample(woken, written, alone_seconds)
 
 
 async def _wake(
     waiters: Worker,
     writer: Worker,
     server: tuple[int, int],
-    crowd: Sequence[bytes],
+    crowd: Sequence[Sequence[bytes]],
     size: int,
-    writes: Sequence[bytes],
+    alone: Sequence[bytes],
+    writes: Sequence[Sequence[bytes]],
     look: Look,
 ) -> tuple[list[Woken], list[Write], float]:
     """What the waiters and the writer saw, and how long a write takes without any waiters.
 
-    `server` is a port and a pid, `crowd` the waits of one waiter. The first ALONE of
-    `writes` wake nobody.
+    `server` is a port and a pid, `crowd` the waits of each wake. The writes `alone` come before
+    and wake nobody.
     """
     port, pid = server
-    alone: float = await writer.run(crowds.write_alone, port, writes[:ALONE])
+    alone_seconds: float = await writer.run(crowds.write_alone, port, alone)
     woken, written = await asyncio.gather(
         waiters.run(
             crowds.wait_in_crowd, Crowd(port=port, size=size, waits=crowd, look=look, pid=pid)
         ),
         writer.run(
             crowds.write_to_crowd,
-            CrowdWrites(port=port, size=size, writes=writes[ALONE:], look=look),
+            CrowdWrites(port=port, size=size, writes=writes, look=look),
         ),
     )
-    return woken, written, alone
+    return woken, written, alone_seconds
 
 
 def _sample(woken: Sequence[Woken], written: Sequence[Write], alone: float) -> CrowdSample:
@@ -243,12 +274,12 @@ def _sample(woken: Sequence[Woken], written: Sequence[Write], alone: float) -> C
     )
 
 
-def _crowd_rows(size: int, pairs: Sequence[tuple[CrowdSample, CrowdSample]]) -> list[Row]:
+def _crowd_rows(who: str, pairs: Sequence[tuple[CrowdSample, CrowdSample]]) -> list[Row]:
     ours = [mine for _, mine in pairs]
     return [
         Row(
             goal_id="G5",
-            what=f"wake of {size:,} waiters: write sent to last byte",
+            what=f"wake of {who}: write sent to last byte",
             unit="ms",
             floor_name="bare-protocol fan-out",
             floor=[floor.last_byte_ms for floor, _ in pairs],
@@ -261,7 +292,7 @@ def _crowd_rows(size: int, pairs: Sequence[tuple[CrowdSample, CrowdSample]]) -> 
         ),
         Row(
             goal_id="G5",
-            what=f"the writer's acknowledgement meanwhile, {size:,} waiters",
+            what=f"the writer's acknowledgement meanwhile, {who}",
             unit="ms",
             floor_name="its p50 without waiters",
             floor=[mine.alone_ms for mine in ours],
