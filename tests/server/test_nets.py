@@ -1,12 +1,16 @@
 """Diffs and single keys at any version are the reference's, whichever way they are found."""
 
 import random
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from indelible_protocol.commands import Command, Op
 from indelible_protocol.diff import Change, Order, by_key, inverted
 from indelible_protocol.ids import LogId
 from indelible_server.store import nets, snapshots, spooling
+from indelible_server.store.admission import admit_opaque
+from indelible_server.store.committing import Commits
 from indelible_server.store.connection import connect
 from indelible_server.store.materializing import Materializing
 from indelible_server.store.reading import Head, Reader
@@ -18,6 +22,8 @@ from tests.support.grown_logs import GrownLog, grow, new_log
 
 VERSIONS = 600
 KEYS = 20
+LONG_VERSIONS = 100_000
+PAIRS = 1_000
 Told = tuple[str, bytes, bytes, int]
 
 
@@ -143,3 +149,58 @@ async def test_hashes_that_are_equal_are_told_apart(
 ) -> None:
     monkeypatch.setattr(snapshots, "_hash", lambda token: b"constant")
     await test_every_key_at_every_version_is_the_reference_s(redis, log, VERSIONS)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(1_800)
+async def test_a_thousand_diffs_of_a_long_log_are_the_reference_s(redis: Redis) -> None:
+    """Batches, bursts of deletions, and a materializer that is behind by more and more."""
+    rng = random.Random(5)
+    log = await new_log(redis)
+    log_id = log.identity.log_id
+    for part in range(LONG_VERSIONS // 10_000):
+        await grow(
+            redis,
+            log,
+            rng,
+            versions=10_000,
+            keys=(50, 3_000)[part % 2],
+            most_commands=(2, 12)[part % 3 == 0],
+            deletes=rng.choice((0.0, 0.1, 0.6)),
+        )
+        if part < LONG_VERSIONS // 10_000 - 2:
+            await Materializing(redis).advance(log_id, log.version)
+    reader = Reader(redis)
+    head = await reader.head(log_id)
+    orders: list[Order] = ["command", "key"]
+    for number in range(PAIRS):
+        low = rng.randint(0, log.version)
+        near = rng.random() < 0.5
+        high = (
+            min(log.version, low + rng.randint(0, 3_000)) if near else rng.randint(0, log.version)
+        )
+        order = orders[number % 2]
+        wanted = expected(log, low, high, order)
+        assert await streamed(reader, log_id, head, low, high, order) == wanted, (low, high, order)
+
+
+async def test_memory_of_a_walk_does_not_grow_with_the_log(redis: Redis) -> None:
+    log = await new_log(redis)
+    log_id = log.identity.log_id
+    commits, count = Commits(redis), 20_000
+    for at in range(0, count, 500):
+        tokens = [b"key %d" % number for number in range(at, at + 500)]
+        commands = [Command.on_plain_value(Op.UPSERT, token, b"v" * 1_500) for token in tokens]
+        await commits.commit(log.identity, admit_opaque(log.identity, commands, b"", None))
+    reader = Reader(redis)
+    head = await reader.head(log_id)
+    found = 0
+    tracemalloc.start()
+    try:
+        async for changes, _ in reader.portions(log_id, head, 0, head.version, "command"):
+            found += len(changes)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == count
+    assert most < 12 << 20  # the entries are 30 MiB

@@ -31,7 +31,7 @@ from indelible_server.store.snapshots import Chunk, Directory, Snapshot, record_
 
 _BLOCKS_AT_ONCE = 128
 _CHUNKS_AT_ONCE = 8
-_FIRST_VERSIONS = 16
+_FIRST_VERSIONS = 8
 _DENSE = 4  # one version in so many is worth reading all in a row
 
 

@@ -20,7 +20,7 @@ from indelible_server.store.errors import Refusal
 
 PAGE_BYTES = 1 << 20
 MAX_PAGE_VERSIONS = 2_000
-_FIRST_PAGE_VERSIONS = 32
+_FIRST_PAGE_VERSIONS = 4  # each may be a MiB
 # As `commit.lua` appends them: h, s, b, t, e.
 _FIELDS = [b"h", b"s", b"b", b"t", b"e"]
 _BODY, _EFFECTS = 5, 9
