@@ -84,3 +84,20 @@ async def test_a_read_that_fails_fails_for_its_askers_alone() -> None:
             await each
     store.fails = False
     assert await heads.read([ONE]) == [Head(1, 1, 1)]
+
+
+async def test_parts_do_not_wait_for_each_other() -> None:
+    stuck = asyncio.Event()
+
+    async def read(keys: Sequence[int]) -> list[int]:
+        if 1 in keys:
+            await stuck.wait()
+        return list(keys)
+
+    reads = SharedReads(read, lambda key: key % 2)
+    waiting = asyncio.create_task(reads.read([1]))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(1.0):
+        assert await reads.read([2]) == [2]
+    stuck.set()
+    assert await waiting == [1]

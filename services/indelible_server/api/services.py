@@ -116,11 +116,13 @@ def make_services(
     reader = Reader(redis, covering)
     cursors = Cursors(secret)
     pages = Pages(reader, cursors, cache_bytes=settings.cache_bytes)
-    recent_reads = SharedReads(partial(recent.read_many, redis, covering))
+    recent_reads = SharedReads(
+        partial(recent.read_many, redis, covering), lambda asked: reader.part_of(asked.log_id)
+    )
     waves = Waves(recent_reads, pages, shared_caching=settings.shared_caching)
     wakeups = Wakeups(
         clients.subscriber,
-        SharedReads(reader.current_versions).read,
+        SharedReads(reader.current_versions, reader.part_of).read,
         recheck_seconds=settings.recheck_seconds,
         answer_together=waves.begin,
     )
@@ -141,7 +143,7 @@ def make_services(
         covering=covering,
         logs=logs,
         reader=reader,
-        heads=SharedReads(reader.heads),
+        heads=SharedReads(reader.heads, reader.part_of),
         recent_reads=recent_reads,
         wakeups=wakeups,
         waiting=Waiting(wakeups, settings),

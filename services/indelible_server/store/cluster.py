@@ -36,6 +36,7 @@ from indelible_server.store.subscription import ClusterSubscription
 log = structlog.get_logger(__name__)
 
 _VIEWS = 5
+_PART_SLOTS = 512
 _VIEW_SECONDS = 1.0
 _REFRESH_PAUSE_SECONDS = 0.1
 _PAUSES = (0.002, 0.05)
@@ -298,6 +299,11 @@ async def members(redis: Redis) -> dict[str, Redis]:
         return {"": redis}
     seen = await redis.refresh()
     return {seen.names[address]: redis.node(address) for address in seen.nodes}
+
+
+def part_of(redis: Redis, key: str) -> int:
+    """A share of the slots, so small that few nodes serve it; an engine by itself has one."""
+    return slot_of(key) // _PART_SLOTS if isinstance(redis, Cluster) else 0
 
 
 async def primaries(redis: Redis) -> Sequence[Redis]:

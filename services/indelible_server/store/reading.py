@@ -21,6 +21,7 @@ from indelible_protocol.records import Header
 from redis.asyncio import Redis
 
 from indelible_server.store import keys
+from indelible_server.store.cluster import part_of
 from indelible_server.store.connection import store_answer
 from indelible_server.store.covering import Covering
 from indelible_server.store.entries import (
@@ -80,6 +81,12 @@ class Reader:
         self._lookups = Lookups(redis)
         self._nets = Nets(redis)
 
+    def part_of(self, watched: LogId | Group) -> int:
+        """What fails and is slow together: other parts need not wait for it."""
+        if isinstance(watched, Group):
+            return part_of(self._redis, keys.group(*watched).version)
+        return part_of(self._redis, keys.of_log(watched).meta)
+
     async def head(self, log_id: LogId) -> Head:
         """
         Raises:
@@ -98,16 +105,41 @@ class Reader:
             await self._covering.cover(log_id, int(version), safe, deleted=deleted is not None)
 
     async def heads(self, log_ids: Sequence[LogId]) -> list[Head | None]:
-        """Heads of many logs; None for those that are deleted or absent."""
-        found: list[Head | None] = []
+        """Heads of many logs; None for those that are deleted or absent.
+
+        Raises:
+            StoreUnavailable: one of them cannot be told.
+        """
+        heads: list[Head | None] = []
+        for head in await self._heads_or_refusals(log_ids):
+            if isinstance(head, Refusal):
+                raise head
+            heads.append(head)
+        return heads
+
+    async def _heads_or_refusals(self, log_ids: Sequence[LogId]) -> list[Head | Refusal | None]:
+        found: list[Head | Refusal | None] = []
         for at in range(0, len(log_ids), _HEADS_AT_ONCE):
             some = log_ids[at : at + _HEADS_AT_ONCE]
-            async with store_answer():
-                rows = await asyncio.gather(*map(self._head_fields, some))
-            if self._covering.is_needed:
-                await asyncio.gather(*map(self._cover, some, rows))
-            found += [None if r[0] is None or r[3] is not None else _head(r) for r in rows]
+            rows = await asyncio.gather(*map(self._head_fields, some), return_exceptions=True)
+            heads = [row for row in rows if not isinstance(row, BaseException)]
+            if self._covering.is_needed or len(heads) < len(rows):
+                found += await asyncio.gather(*map(self._covered_head, some, rows))
+            else:
+                found += map(_head_if_there, heads)
         return found
+
+    async def _covered_head(
+        self, log_id: LogId, row: list[Any] | BaseException
+    ) -> Head | Refusal | None:
+        try:
+            async with store_answer():
+                if isinstance(row, BaseException):
+                    raise row
+            await self._cover(log_id, row)
+        except Refusal as refusal:
+            return refusal
+        return _head_if_there(row)
 
     def _head_fields(self, log_id: LogId) -> Awaitable[list[Any]]:
         fields: Awaitable[list[Any]] = self._redis.execute_command(
@@ -116,9 +148,20 @@ class Reader:
         return fields
 
     async def current_versions(self, watched: Sequence[LogId | Group]) -> list[int | None]:
-        """Of logs and of groups' listings; None for a log that is deleted or absent."""
+        """Of logs and of groups' listings; None for a log that is deleted or absent.
+
+        Where some logs can be told and others not, as in a cluster that lost a node, those are
+        at 0: there is no news of them.
+
+        Raises:
+            StoreUnavailable: none can be told.
+        """
         groups = [each for each in watched if isinstance(each, Group)]
-        heads = iter(await self.heads([e for e in watched if not isinstance(e, Group)]))
+        told = await self._heads_or_refusals([e for e in watched if not isinstance(e, Group)])
+        refusals = [head for head in told if isinstance(head, Refusal)]
+        if refusals and len(refusals) == len(told):
+            raise refusals[0]
+        heads = iter(told)
         versions = iter(await self._names.group_versions(groups) if groups else ())
         found: list[int | None] = []
         for each in watched:
@@ -126,7 +169,8 @@ class Reader:
                 found.append(next(versions))
             else:
                 head = next(heads)
-                found.append(None if head is None else head.version)
+                unknown = 0 if isinstance(head, Refusal) else None
+                found.append(head.version if isinstance(head, Head) else unknown)
         return found
 
     async def page(
@@ -403,6 +447,10 @@ def forgotten(version: int, head: Head, name: str) -> Refusal:
         f"{name} is {version}, versions below {head.first_version} are forgotten",
         {"first_version": head.first_version, "current_version": head.version},
     )
+
+
+def _head_if_there(fields: Sequence[Any]) -> Head | None:
+    return None if fields[0] is None or fields[3] is not None else _head(fields)
 
 
 def _head(fields: Sequence[Any]) -> Head:

@@ -16,15 +16,21 @@ _AT_ONCE = 500
 
 
 class SharedReads(Generic[K, V]):
-    """One read is under way at a time; whoever asks meanwhile shares the next.
+    """One read of a part is under way at a time; whoever asks meanwhile shares the next.
 
-    `read` gives a value for each key, in their order.
+    `read` gives a value for each key, in their order. Keys of different parts wait for each other
+    never: where a store's nodes fail each by itself, a part is what one of them serves.
     """
 
-    def __init__(self, read: Callable[[Sequence[K]], Awaitable[list[V]]]) -> None:
+    def __init__(
+        self,
+        read: Callable[[Sequence[K]], Awaitable[list[V]]],
+        part_of: Callable[[K], int] = lambda key: 0,
+    ) -> None:
         self._read = read
-        self._asked: dict[K, asyncio.Future[V]] = {}
-        self._reading: asyncio.Task[None] | None = None
+        self._part_of = part_of
+        self._asked: dict[int, dict[K, asyncio.Future[V]]] = {}
+        self._reading: dict[int, asyncio.Task[None]] = {}
 
     async def read(self, keys: Sequence[K]) -> list[V]:
         """
@@ -34,22 +40,25 @@ class SharedReads(Generic[K, V]):
         if len(keys) != 1:  # who asks for many does not hold up the others
             return await self._read(keys)
         [key] = keys
-        answer = self._asked.get(key)
+        part = self._part_of(key)
+        asked = self._asked.setdefault(part, {})
+        answer = asked.get(key)
         if answer is None:
-            answer = self._asked[key] = asyncio.get_running_loop().create_future()
-        if self._reading is None:
-            self._reading = asyncio.ensure_future(self._read_all())
+            answer = asked[key] = asyncio.get_running_loop().create_future()
+        if part not in self._reading:
+            self._reading[part] = asyncio.ensure_future(self._read_all(part))
         return [await asyncio.shield(answer)]  # one who leaves does not take it from the others
 
-    async def _read_all(self) -> None:
+    async def _read_all(self, part: int) -> None:
+        asked = self._asked[part]
         try:
-            while self._asked:
-                some = dict(list(self._asked.items())[:_AT_ONCE])
+            while asked:
+                some = dict(list(asked.items())[:_AT_ONCE])
                 for key in some:
-                    del self._asked[key]
+                    del asked[key]
                 await self._answer(some)
         finally:
-            self._reading = None
+            del self._reading[part]
 
     async def _answer(self, asked: dict[K, "asyncio.Future[V]"]) -> None:
         try:
