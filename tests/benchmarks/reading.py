@@ -16,7 +16,7 @@ from indelible_protocol.ids import LogId
 from tests.benchmarks import draining
 from tests.benchmarks.closed_loop import Answers, Load
 from tests.benchmarks.draining import Drained, Streaming
-from tests.benchmarks.figures import Goal, Row, at_most, check
+from tests.benchmarks.figures import Goal, Point, Row, at_most, check
 from tests.benchmarks.stage import Scale, Stage, progress, stage
 from tests.benchmarks.wire import request
 
@@ -46,7 +46,9 @@ async def long_logs(scale: Scale) -> list[Row]:
     async with _grown(scale) as logs:
         progress("  G8: nothing is materialized yet")
         contents = f"contents of {logs.keys:,} keys"
-        folded = await _read_whole(scale, logs, logs.long, f"{contents}, folded", 0, at_most(2.5))
+        folded = await _read_whole(
+            scale, logs, logs.long, f"{contents}, folded", 0, at_most(2.5), curve="folded"
+        )
         for log_id, version in (
             (logs.short, SHORT_VERSIONS),
             (logs.long, logs.versions),
@@ -79,6 +81,7 @@ async def _grown(scale: Scale) -> AsyncIterator[Logs]:
         grown = await stand.grow(long, versions - cold, keys=HOT, value_bytes=VALUE_BYTES + 1)
         check(grown == versions, f"the log is at version {grown}")
         await stand.grow(live, versions, keys=versions, value_bytes=VALUE_BYTES)
+        stand.aged[versions] = long
         yield Logs(stand=stand, versions=versions, short=short, long=long, live=live)
 
 
@@ -112,9 +115,10 @@ async def _diffs(scale: Scale, logs: Logs) -> list[Row]:
         return await _asked(scale, logs, far(logs.long, begin, logs.versions, across))
 
     rows = []
-    for what, floor, ours in (
-        (f"a diff of {HOT} changes anywhere in {logs.versions:,} versions", near_short, near_long),
-        (f"the same across {across:,} versions", far_short, far_long),
+    anywhere = f"a diff of {HOT} changes"
+    for what, curve, floor, ours in (
+        (f"{anywhere} anywhere in {logs.versions:,} versions", anywhere, near_short, near_long),
+        (f"the same across {across:,} versions", f"{anywhere} from afar", far_short, far_long),
     ):
         pairs = await scale.in_turns(f"G7, {what}", floor, ours)
         rows.append(
@@ -127,6 +131,9 @@ async def _diffs(scale: Scale, logs: Logs) -> list[Row]:
                 ours=[mine.cpu_us["server"] for _, mine in pairs],
                 goal=at_most(1.3),
                 beside={"p50_ms": median(mine.p50_ms for _, mine in pairs)},
+                point=Point(
+                    curve=curve, axis="versions", size=logs.versions, floor_size=SHORT_VERSIONS
+                ),
             )
         )
     return rows
@@ -167,6 +174,8 @@ async def _read_whole(
     below: int,
     goal: Goal,
     samples: list[Drained] | None = None,
+    *,
+    curve: str = "from a snapshot",
 ) -> Row:
     """Contents at versions up to `below` beneath the last, another in each sample."""
     stand = logs.stand
@@ -207,6 +216,11 @@ async def _read_whole(
             "first_byte_ms": median(mine.first_ms for _, mine in pairs),
             "server_cpu_s": median(mine.cpu_seconds for _, mine in pairs),
         },
+        point=Point(
+            curve=f"contents, {curve}",
+            axis="entries",
+            size=logs.keys if log_id == logs.long else logs.versions,
+        ),
     )
 
 
