@@ -70,11 +70,11 @@ async def everything(
     scale: Scale, chosen: Sequence[Benchmark], profiled: Path | None
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows, and what the JSON file holds; profiles go to the folder `profiled`, if any."""
-    started = time.perf_counter()
+    started, load_before = time.perf_counter(), os.getloadavg()[0]
     took: dict[str, float] = {}
     async with SharedStage() as shared:
         rows = await run(scale, chosen, shared, took)
-        made = document(rows, scale)
+        made = document(rows, scale, load_before)
         if profiled is not None:
             found = await profiles.profile(scale, profiled)
             made["profiles"] = {
@@ -126,7 +126,7 @@ def reason_of(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
-def document(rows: Sequence[Row], scale: Scale) -> dict[str, Any]:
+def document(rows: Sequence[Row], scale: Scale, load_before: float) -> dict[str, Any]:
     return {
         "form": FORM,
         "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -138,7 +138,7 @@ def document(rows: Sequence[Row], scale: Scale) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-            "load_before": os.getloadavg()[0],
+            "load_before": load_before,
         },
         "rows": [to_plain(row) for row in rows],
     }

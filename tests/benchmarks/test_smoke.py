@@ -44,7 +44,7 @@ SAMPLES = {"median", "low", "high", "samples"}
 async def test_updates_and_wakes_run_and_their_document_has_the_promised_shape() -> None:
     chosen = [one for one in BENCHMARKS if one.goal_id in ("G1", "G4")]
     rows = await suite.run(TINY, chosen)
-    document = json.loads(json.dumps(suite.document(rows, TINY)))
+    document = json.loads(json.dumps(suite.document(rows, TINY, 0.0)))
     assert document["form"] == suite.FORM
     assert [row["goal"] for row in document["rows"]] == ["G1", "G1", "G4", "G4"]
     for row in document["rows"]:
@@ -194,9 +194,9 @@ def test_the_page_has_a_curve_for_what_was_measured_at_several_sizes_and_says_wh
         at(1e3, 2.0),
         Row(goal_id="G8", what="a list", failed="3 & 4 are missing"),
     ]
-    figures = {**suite.document(rows, TINY), "profiles": {"commit": [], "wake": "no py-spy"}}
-    beside = Row(goal_id="G1", what="x", floor=[1.0], ours=[2.0], peers={"another": [4.0]})
-    drawn = page(figures, suite.document([beside], TINY))
+    figures = {**suite.document(rows, TINY, 0.0), "profiles": {"commit": [], "wake": "no py-spy"}}
+    other = Row(goal_id="G1", what="x", floor=[1.0], ours=[2.0], peers={"another": [4.0]})
+    drawn = page(figures, suite.document([other], TINY, 0.0))
     (chart,) = plots.charts(figures["rows"])
     (curve,) = chart.curves
     assert [(dot.size, dot.cost) for dot in curve.dots] == [(10, 2.0), (1e3, 2.0), (1e6, 4.0)]
@@ -212,7 +212,7 @@ def test_the_page_has_a_curve_for_what_was_measured_at_several_sizes_and_says_wh
 
 def test_the_page_is_written_of_what_there_is(tmp_path: Path) -> None:
     assert "</html>" in write_page(tmp_path).read_text()
-    (tmp_path / "figures.json").write_text(json.dumps(suite.document([], TINY)))
+    (tmp_path / "figures.json").write_text(json.dumps(suite.document([], TINY, 0.0)))
     assert "A quick run" in write_page(tmp_path).read_text()
 
 
