@@ -21,6 +21,7 @@ from indelible_server.store.lookups import Lookups
 from indelible_server.store.materializing import Materializing
 from indelible_server.store.places import place_of
 from indelible_server.store.reading import Reader
+from indelible_server.store.versions import MissingError
 from redis.asyncio import Redis
 
 from tests.support.engines import Engine
@@ -175,6 +176,32 @@ async def test_forgetting_never_goes_back_and_never_beyond_the_head(
     assert caught.value.code is ErrorCode.NONEXISTENT_VERSION
 
 
+async def test_a_forget_that_was_lost_does_not_keep_an_earlier_one_from_its_end(
+    redis: Redis, log: GrownLog
+) -> None:
+    log_id = log.identity.log_id
+    await Forgetting(redis).begin(log_id, 400)  # and its process is lost
+    await forget(redis, log, 100)
+    outcome = await Forgetting(redis).outcome(log_id)
+    assert outcome.forgotten == outcome.first_version == 100
+    assert await Forgetting(redis).has_begun(log_id, 400)
+    assert not await Forgetting(redis).has_begun(log_id, 401)
+    await forget(redis, log, 400)
+    assert (await rows_of(redis, log_id))[0][0] == b"400-0"
+
+
+async def test_a_stream_with_a_hole_is_told_as_damage(redis: Redis, log: GrownLog) -> None:
+    log_id = log.identity.log_id
+    await Forgetting(redis).begin(log_id, 200)
+    reach, _ = killing(8)
+    with pytest.raises(KilledError):
+        await Forgetting(redis, reach=reach).run(log_id, 200)
+    assert (await Reader(redis).head(log_id)).first_version == 200
+    await redis.execute_command("XDEL", keys.of_log(log_id).commits, "150-0")
+    with pytest.raises(MissingError):
+        await asyncio.wait_for(Forgetting(redis).run(log_id, 200), 20)
+
+
 async def rows_of(redis: Redis, log_id: LogId) -> list[tuple[bytes, dict[bytes, bytes]]]:
     """The versions in the stream."""
     commits = keys.of_log(log_id).commits
@@ -241,8 +268,7 @@ async def test_a_forget_killed_at_any_step_leaves_right_answers_and_goes_on(
             step += 1
             await check_all(redis, log, rng, times=3)
         outcome = await Forgetting(redis).outcome(log_id)
-        assert outcome.is_done
-        assert outcome.first_version == before
+        assert outcome.forgotten == outcome.first_version == before
     assert kills > 12
     assert points >= {
         *("after_wish", "before_pieces", "before_listing", "before_floor", "after_floor"),
@@ -299,7 +325,7 @@ async def test_readers_at_or_above_the_floor_never_fail_while_several_forget(
         await asyncio.gather(*reading)
     assert told
     outcome = await Forgetting(redis).outcome(log_id)
-    assert (outcome.first_version, outcome.is_done) == (max(wanted), True)
+    assert outcome.forgotten == outcome.first_version == max(wanted)
     chunks = await redis.execute_command("HKEYS", keys.materialized(log_id).chunks)
     assert {int(field.partition(b":")[0]) for field in chunks} == {max(wanted)}
     await check_all(redis, log, rng)

@@ -66,7 +66,7 @@ class Forgets:
         if done:
             task.result()
         outcome = await self._forgetting.outcome(log_id)
-        is_done = outcome.is_done and outcome.first_version >= before
+        is_done = outcome.forgotten >= before
         step, handled, total = job.advance
         return messages.Forgotten(
             before=before,

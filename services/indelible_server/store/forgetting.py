@@ -29,7 +29,7 @@ from indelible_server.store.snapshots import Snapshot
 Step = Literal["base", "trim", "sweep", "done"]
 
 _FIELDS_AT_ONCE = 500
-_LATER = ("forgotten", "forgotten_bytes", "forget_bytes", "first_version", "forget_before")
+_LATER = ("forgotten", "forgotten_bytes", "forget_bytes", "first_version")
 
 
 class Advance(NamedTuple):
@@ -41,13 +41,16 @@ class Advance(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a log's last forgetting came to. Bytes as they are stored: commits, base, kept headers
-    and snapshots, without what the engine adds to them."""
+    """What a log's forgetting has come to: nothing is left of versions below `forgotten`.
+
+    Bytes as they are stored: commits, base, kept headers and snapshots, without what the engine
+    adds to them.
+    """
 
     first_version: int
+    forgotten: int
     bytes_before: int
     bytes_now: int
-    is_done: bool
 
 
 class Forgetting:
@@ -106,14 +109,15 @@ class Forgetting:
         """
         try:
             outcome = await self.outcome(log_id)
-            if outcome.is_done and outcome.first_version >= before:
+            if outcome.forgotten >= before:
                 return
             if outcome.first_version < before:
                 tell(Advance("base", 0, before - outcome.first_version))
                 await self._raise_floor(log_id, before)
-            await self._trim(log_id, tell)
-            await self._sweep(log_id, tell)
-            await self._end(log_id)
+            floor = (await self.outcome(log_id)).first_version
+            await self._trim(log_id, floor, tell)
+            await self._sweep(log_id, floor, tell)
+            await self._end(log_id, floor)
         except Gone:
             await self._gone(log_id)
 
@@ -124,10 +128,9 @@ class Forgetting:
         """
         async with store_answer():
             found = await self._redis.execute_command("HMGET", keys.of_log(log_id).meta, *_LATER)
-        forgotten, size, size_before, first, wished = (int(each or 0) for each in found)
-        is_done = forgotten >= wished
-        now = size if is_done else await self._stored_bytes(log_id)
-        return Outcome(first, size_before, now, is_done)
+        forgotten, size, size_before, first = (int(each or 0) for each in found)
+        now = size if forgotten == first else await self._stored_bytes(log_id)
+        return Outcome(first, forgotten, size_before, now)
 
     async def _raise_floor(self, log_id: LogId, before: int) -> None:
         base, first = None, (await self.outcome(log_id)).first_version
@@ -161,32 +164,34 @@ class Forgetting:
         changes = await self._materializing.changes_up_to(log_id, before)
         return await self._materializing.write_snapshot(log_id, before, changes)
 
-    async def _trim(self, log_id: LogId, tell: Callable[[Advance], None]) -> None:
-        while True:
+    async def _trim(self, log_id: LogId, floor: int, tell: Callable[[Advance], None]) -> None:
+        """Takes turns with others who do the same."""
+        begun = oldest = await self._oldest(log_id)
+        while oldest < floor:
             try:
-                if await self._trim_from_oldest(log_id, tell):
-                    return
+                async with aclosing(
+                    versions.pages(self._redis, log_id, oldest, floor - 1)
+                ) as found:
+                    async for page in found:
+                        self._reach("before_trim")
+                        if not await self._trim_page(log_id, page):
+                            break
+                        self._reach("after_trim")
+                        tell(Advance("trim", page.last + 1 - begun, floor - begun))
+                        await asyncio.sleep(self._pause_seconds)
             except versions.MissingError:
-                await asyncio.sleep(self._pause_seconds)  # another takes turns with us
+                if await self._oldest(log_id) == oldest:
+                    raise  # nobody else took it
+            oldest = await self._oldest(log_id)
 
-    async def _trim_from_oldest(self, log_id: LogId, tell: Callable[[Advance], None]) -> bool:
-        """False if another trimmed meanwhile."""
+    async def _oldest(self, log_id: LogId) -> int:
+        """The first version that the stream holds."""
         commits = keys.of_log(log_id).commits
         async with store_answer():
             rows = await self._redis.execute_command("XRANGE", commits, "-", "+", "COUNT", 1)
         if not rows:
             raise Gone
-        oldest = int(rows[0][0].partition(b"-")[0])
-        floor = (await self.outcome(log_id)).first_version
-        async with aclosing(versions.pages(self._redis, log_id, oldest, floor - 1)) as found:
-            async for page in found:
-                self._reach("before_trim")
-                if not await self._trim_page(log_id, page):
-                    return False
-                self._reach("after_trim")
-                tell(Advance("trim", page.last + 1 - oldest, floor - oldest))
-                await asyncio.sleep(self._pause_seconds)
-        return True
+        return int(rows[0][0].partition(b"-")[0])
 
     async def _trim_page(self, log_id: LogId, page: versions.Page) -> bool:
         stays, size = what_stays(page), stored_bytes(page)
@@ -206,9 +211,8 @@ class Forgetting:
         assert word != "early"
         return word == "trimmed"
 
-    async def _sweep(self, log_id: LogId, tell: Callable[[Advance], None]) -> None:
+    async def _sweep(self, log_id: LogId, floor: int, tell: Callable[[Advance], None]) -> None:
         log_keys = keys.materialized(log_id)
-        floor = (await self.outcome(log_id)).first_version
         async with store_answer():
             chunks = await self._redis.execute_command("HKEYS", log_keys.chunks)
             blocks = await self._redis.execute_command("HKEYS", log_keys.blocks)
@@ -229,9 +233,8 @@ class Forgetting:
             tell(Advance("sweep", at + len(some), len(fields)))
             await asyncio.sleep(self._pause_seconds)
 
-    async def _end(self, log_id: LogId) -> None:
+    async def _end(self, log_id: LogId, floor: int) -> None:
         self._reach("before_end")
-        floor = (await self.outcome(log_id)).first_version
         size = await self._stored_bytes(log_id)
         word, _ = await functions.call(
             self._redis, "forget_end", [keys.of_log(log_id).meta], [floor, size]
