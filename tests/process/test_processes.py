@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 @dataclass(slots=True, kw_only=True)
 class Load:
-    """Writers and waiters that keep their connections and send nothing twice.
+    """Writers and waiters that keep their connections and send no commit twice (aiohttp's client
+    sends a GET again by itself, so it is commits that show an end).
 
     `missed` is every request that met an end: a connection that was refused or cut under it, an
     answer that says "not now". `versions` are those acknowledged.

@@ -5,8 +5,9 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -78,6 +79,14 @@ async def pair(start_service: StartService, tmp_path: Path) -> AsyncIterator[Pai
             NativeApi(session, endpoints=[s.url], apikey=apikey, rng=random.Random(1))
             for s in services
         ]
+
+        async def serves(api: NativeApi) -> bool:
+            with suppress(NotDone, InDoubt):
+                return bool(await api.create_log("warm"))
+            return False
+
+        for api in apis:  # the replica's first answers may be slow
+            await until(partial(serves, api), what="commits reach the replica in time")
         yield Pair(primary=primary, replica=replica, services=services, apis=apis)
     for service in services:
         await asyncio.to_thread(service.stop)

@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from aiohttp import web
 
@@ -66,11 +67,30 @@ class Sink:
 
 @dataclass(slots=True, kw_only=True)
 class Verdict:
-    deliveries: int
-    attempts: int
-    repeated_after_taken: int
-    p50_ms: float
-    p99_ms: float
+    """`waits_ms` are those of healthy endpoints: from a version's acknowledgement to the first
+    request that tells of it."""
+
+    deliveries: int = 0
+    attempts: int = 0
+    repeated_after_taken: int = 0
+    waits_ms: list[float] = field(default_factory=list)
+
+    def add(self, other: "Verdict") -> None:
+        self.deliveries += other.deliveries
+        self.attempts += other.attempts
+        self.repeated_after_taken += other.repeated_after_taken
+        self.waits_ms += other.waits_ms
+
+    @property
+    def p99_ms(self) -> float:
+        return sorted(self.waits_ms)[len(self.waits_ms) * 99 // 100]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.deliveries} deliveries, {self.attempts} attempts, "
+            f"{self.repeated_after_taken} repeated after they were taken, "
+            f"p50 {median(self.waits_ms):.1f} ms, p99 {self.p99_ms:.1f} ms"
+        )
 
 
 class Ordeal:
@@ -136,19 +156,15 @@ class Ordeal:
         repeated = 0
         for sink in self.sinks:
             repeated += judge(sink)
-        waits = sorted(
-            w for sink in self.sinks if sink.temper == HEALTHY for w in self._waits(sink)
-        )
+        healthy = [sink for sink in self.sinks if sink.temper == HEALTHY]
         return Verdict(
             deliveries=sum(len({r.id for r in sink.requests}) for sink in self.sinks),
             attempts=sum(len(sink.requests) for sink in self.sinks),
             repeated_after_taken=repeated,
-            p50_ms=1_000 * waits[len(waits) // 2],
-            p99_ms=1_000 * waits[len(waits) * 99 // 100],
+            waits_ms=[1_000 * wait for sink in healthy for wait in self._waits(sink)],
         )
 
     def _waits(self, sink: Sink) -> list[float]:
-        """For each version: from its acknowledgement to the first request that tells of it."""
         waits = []
         versions = sorted(self._committed[sink.log].items())
         at = 0

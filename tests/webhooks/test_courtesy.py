@@ -2,7 +2,13 @@
 
 import asyncio
 
-from indelible_server.webhooks.courtesy import STEP_SECONDS, Courtesy
+from indelible_server.webhooks.courtesy import (
+    SLOW_MS,
+    STEP_SECONDS,
+    TRUSTED_AFTER,
+    Courtesy,
+    Trust,
+)
 
 from tests.support.polling import until
 
@@ -53,3 +59,15 @@ async def test_a_suspect_that_is_cancelled_takes_nobodys_turn() -> None:
     work.end.set()
     await asyncio.wait_for(asyncio.gather(healthy, second), 10)
     assert work.begun == ["healthy", "second"]
+
+
+def test_trust_is_lost_at_once_and_won_back_slowly() -> None:
+    trust = Trust()
+    told = [trust.is_suspect]
+    for delivered, took_ms in ((False, 1), (True, SLOW_MS + 1)):
+        trust.note(delivered=delivered, took_ms=took_ms)
+        for _ in range(TRUSTED_AFTER):
+            told.append(trust.is_suspect)
+            trust.note(delivered=True, took_ms=SLOW_MS)
+        told.append(trust.is_suspect)
+    assert told == [False, *[True] * TRUSTED_AFTER, False, *[True] * TRUSTED_AFTER, False]

@@ -40,11 +40,7 @@ async def run(
     )
     redis = clients.commands
     try:
-        loading = asyncio.create_task(functions.keep_loading(redis))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await end_tasks(loading, stopping)
-        if stop.is_set():
+        if not await functions.loaded_unless(stop, redis):
             return
         follower = Follower(
             Materializing(redis, pause_seconds=PAUSE_SECONDS),

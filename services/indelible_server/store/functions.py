@@ -24,6 +24,7 @@ from indelible_server.store.batching import BatchingRedis
 from indelible_server.store.cluster import Cluster, primaries
 from indelible_server.store.connection import (
     distrust,
+    end_tasks,
     store_answer,
     write_outcome,
     write_refusal,
@@ -135,6 +136,15 @@ async def _load_on(redis: Redis) -> None:
         ) from error
     except (RedisError, OSError) as error:
         raise StoreUnavailable(type(error).__name__) from error
+
+
+async def loaded_unless(stop: asyncio.Event, redis: Redis) -> bool:
+    """Keeps loading the library, and gives up once `stop` is set: then False."""
+    loading = asyncio.create_task(keep_loading(redis))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    await end_tasks(loading, stopping)
+    return not stop.is_set()
 
 
 async def keep_loading(redis: Redis) -> None:

@@ -1,5 +1,5 @@
-"""Who begins first. A webhook whose endpoint failed or was slow last time begins when no other is
-at work, or when it has waited long enough: what it costs falls into the gaps of the others.
+"""Who begins first. A webhook whose endpoint failed or was slow of late begins when no other is at
+work, or when it has waited long enough: what it costs falls into the gaps of the others.
 
 Knows nothing of what the work is. How many attempts run at once is bounded by `slots`.
 """
@@ -12,6 +12,24 @@ from contextlib import asynccontextmanager
 PATIENCE_SECONDS = 0.25
 STEP_SECONDS = 0.002
 QUEUE_FOR_EACH = 64  # a long queue is shortened faster
+
+
+SLOW_MS = 250
+TRUSTED_AFTER = 5  # an endpoint that fails every other time is no better than one that fails
+
+
+class Trust:
+    """Lost with an attempt that failed or was slow, won back with several that were neither."""
+
+    def __init__(self) -> None:
+        self._good = TRUSTED_AFTER
+
+    @property
+    def is_suspect(self) -> bool:
+        return self._good < TRUSTED_AFTER
+
+    def note(self, *, delivered: bool, took_ms: float) -> None:
+        self._good = self._good + 1 if delivered and took_ms <= SLOW_MS else 0
 
 
 class Courtesy:

@@ -34,6 +34,7 @@ STORE_PAUSE_MS = 1_000
 STORE_SILENCE_SECONDS = 5.0  # every webhook meets the same failure; one line tells of it
 CRASH_PAUSE_MS = 30_000
 LISTEN_SECONDS = 5.0
+SWEPT_AT_ONCE = 25  # between them those whose log has moved get their turn
 
 
 class Dispatcher:
@@ -142,14 +143,19 @@ class Dispatcher:
             Refusal: the store failed.
         """
         keys = await self._work.all()
-        glances = {
-            key: glance
-            for key, glance in zip(keys, await self._work.glance(keys), strict=True)
-            if glance is not None
-        }
+        glances: dict[WebhookKey, Glance] = {}
+        changed: set[WebhookKey] = set()
+        for at in range(0, len(keys), SWEPT_AT_ONCE):
+            some = keys[at : at + SWEPT_AT_ONCE]
+            seen = {
+                key: glance
+                for key, glance in zip(some, await self._work.glance(some), strict=True)
+                if glance is not None
+            }
+            changed |= await self._read_changed(seen)
+            glances |= seen
         for key in self._endpoints.keys() - glances.keys():
             self._drop(key)
-        changed = await self._read_changed(glances)
         await self._follow_logs()
         now = self._tools.now_ms()
         for key, glance in glances.items():
@@ -300,7 +306,7 @@ class Dispatcher:
         try:
             while key in self._again and key in self._endpoints:
                 endpoint = self._endpoints[key]
-                async with self._courtesy.begun(is_suspect=endpoint.is_suspect):
+                async with self._courtesy.begun(is_suspect=endpoint.trust.is_suspect):
                     self._again.discard(key)
                     pause_ms = await self._worked(endpoint)
         finally:

@@ -30,6 +30,7 @@ from indelible_server.store.webhook_records import (
 from indelible_server.store.webhook_work import Claim, Held, Lost, WebhookKey, WebhookWork
 from indelible_server.telemetry import Metrics
 from indelible_server.webhooks import events
+from indelible_server.webhooks.courtesy import Trust
 from indelible_server.webhooks.schedule import (
     Verdict,
     is_hopeless,
@@ -43,7 +44,6 @@ log = structlog.get_logger("indelible_server.webhooks")
 
 CLAIM_SECONDS = 6.0
 TOLD_BYTES = 256
-SLOW_SECONDS = 0.25
 MAX_DIFF_CHANGES = 1_000
 _FIRST_HELD_MS, _LAST_HELD_MS = 50, 1_000
 
@@ -69,7 +69,7 @@ class Tools:
 @dataclass(slots=True)
 class Endpoint:
     """`behind` are the logs that have something to tell, the one that moved first before;
-    `is_suspect`: the last attempt failed or was slow."""
+    `trust` is lost and won by its attempts."""
 
     key: WebhookKey
     webhook: Webhook
@@ -79,7 +79,7 @@ class Endpoint:
     follows: frozenset[LogId] = frozenset()
     behind: dict[LogId, None] = field(default_factory=dict)
     is_blocked: bool = False
-    is_suspect: bool = False
+    trust: Trust = field(default_factory=Trust)
     _claim: Claim | None = None
     _claimed_at: float = 0.0
     _is_stale: bool = True
@@ -328,7 +328,7 @@ class Endpoint:
         await self._settle(claim, delivery, at_ms, answer)
 
     async def _send(self, delivery: Delivery) -> tuple[int, Answer]:
-        async with self.tools.slots.taken(is_suspect=self.is_suspect):
+        async with self.tools.slots.taken(is_suspect=self.trust.is_suspect):
             at_ms = self.tools.now_ms()
             headers = webhooks.headers(
                 self.webhook.active_keys(self.tools.secret, at_ms),
@@ -365,7 +365,7 @@ class Endpoint:
 
     def _observe(self, verdict: Verdict, answer: Answer) -> None:
         outcome = "refused" if answer.refused else verdict
-        self.is_suspect = verdict != "delivered" or answer.took_ms > SLOW_SECONDS * 1_000
+        self.trust.note(delivered=verdict == "delivered", took_ms=answer.took_ms)
         self.tools.metrics.webhook_attempts.labels(outcome).inc()
         self.tools.metrics.webhook_attempt_seconds.observe(answer.took_ms / 1_000)
         if answer.refused:

@@ -12,7 +12,7 @@ from indelible_protocol.ids import LogId
 
 from indelible_server.settings import Settings
 from indelible_server.store import functions
-from indelible_server.store.connection import connect, end_tasks
+from indelible_server.store.connection import connect
 from indelible_server.store.covering import Covering
 from indelible_server.store.logs import Logs
 from indelible_server.store.names import Names
@@ -54,11 +54,7 @@ async def run(
         async with Sender(
             seconds=settings.webhook_seconds, allow_private=settings.webhook_allow_private
         ) as sender:
-            loading = asyncio.create_task(functions.keep_loading(redis))
-            stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            await end_tasks(loading, stopping)
-            if stop.is_set():
+            if not await functions.loaded_unless(stop, redis):
                 return
             versions: dict[LogId, int | None] = {}
             tools = Tools(

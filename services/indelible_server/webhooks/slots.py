@@ -1,4 +1,4 @@
-"""How many attempts run at once. Endpoints that failed or were slow last time have half of the
+"""How many attempts run at once. Endpoints that failed or were slow of late have half of the
 slots at most, however many they are: the others never wait for them.
 """
 
