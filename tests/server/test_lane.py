@@ -6,7 +6,7 @@ import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgpack
 import pytest
@@ -75,9 +75,16 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand_on(engine: Engine, *, idle_seconds: float = 20.0) -> AsyncIterator[Stand]:
+async def stand_on(
+    engine: Engine, *, idle_seconds: float = 20.0, max_commit_wait_seconds: float = 0.02
+) -> AsyncIterator[Stand]:
     """An API in this process, with one tenant and an opaque log that is known already."""
-    settings = Settings(redis=engine.url, secret_file="-", store_seconds=5.0)
+    settings = Settings(
+        redis=engine.url,
+        secret_file="-",
+        store_seconds=5.0,
+        max_commit_wait_seconds=max_commit_wait_seconds,
+    )
     clients = connect(engine.url, connections=4, timeout_seconds=5.0)
     services = make_services(settings, SECRET, clients, lambda point: None)
     watched = Watched(CommitLane(services))
@@ -290,3 +297,32 @@ async def test_a_tenant_waits_its_turn_here_too(stand: Stand) -> None:
     )
     assert [[answer.status for answer in each.answers] for each in answered] == [[201]] * 20
     assert stand.watched.taken == 20
+
+
+async def test_a_tenant_is_not_refused_for_the_crowd_of_another(engine: Engine) -> None:
+    async with stand_on(engine, max_commit_wait_seconds=1e-6) as stand:
+        services = stand.services
+        tenant, apikey = await Tenants(services.logs._redis, SECRET).create("modest")
+        opened = await services.logs.create_opaque(Scope(tenant=tenant), b"log", "")
+        modest = replace(stand, apikey=apikey, log=opened.description.identity.log_id)
+        assert (await stand.ask(stand.commit(sets("k", "v")))).answers[0].status == 201
+        await services.authenticator.judge(apikey)
+        os.kill(engine.pid, signal.SIGSTOP)
+        asked = []
+        try:
+
+            async def is_refused() -> bool:
+                asked.append(asyncio.ensure_future(stand.ask(stand.commit(sets("k", "v")))))
+                done, _ = await asyncio.wait(asked, timeout=0.005)
+                return any(503 in [a.status for a in each.result().answers] for each in done)
+
+            await until(is_refused)
+            begun = stand.watched.taken
+            answering = asyncio.ensure_future(modest.ask(modest.commit(sets("k", "v"))))
+            await until(lambda: stand.watched.taken > begun)
+            done, _ = await asyncio.wait([answering], timeout=0.1)
+            assert not done, "it is worked on"
+        finally:
+            os.kill(engine.pid, signal.SIGCONT)
+        assert [answer.status for answer in (await answering).answers] == [201]
+        await asyncio.gather(*asked)

@@ -1,6 +1,7 @@
 """Commits in flight: how many, and that each is finished whatever becomes of its request."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -48,6 +49,7 @@ class Committer:
         self._shedding = shedding
         self._max_in_flight = max_in_flight
         self._in_flight = 0
+        self._in_flight_of: Counter[str] = Counter()
         self._none_in_flight = asyncio.Event()
         self._counts = {word: metrics.commits.labels(word) for word in OUTCOMES}
 
@@ -70,6 +72,7 @@ class Committer:
         self._commits.send(identity, admitted, partial(self._end, identity, admitted, settle))
         self._shedding.began(self._in_flight)
         self._in_flight += 1
+        self._in_flight_of[identity.tenant] += 1
 
     def check(self, tenant: str) -> None:
         """
@@ -83,9 +86,16 @@ class Committer:
             raise
 
     def is_crowded(self) -> bool:
-        """Whether one more is refused, whosever it is."""
+        """Whether one more is refused of who has its share in flight."""
         in_flight = self._in_flight
         return in_flight >= self._max_in_flight or not self._shedding.admits(in_flight)
+
+    def has_its_share(self, tenant: str) -> bool:
+        """Whether one more of the tenant would be as many as there are of each, or more."""
+        of = self._in_flight_of
+        tenants = len(of) + (tenant not in of)
+        is_full = self._in_flight >= self._max_in_flight
+        return is_full or (of[tenant] + 1) * tenants > self._in_flight
 
     def count_refused(self) -> None:
         self._counts["refused"].inc()
@@ -101,7 +111,7 @@ class Committer:
 
     def _check(self, tenant: str) -> None:
         self._quotas.admit_commit(tenant)
-        if self.is_crowded():
+        if self.is_crowded() and self.has_its_share(tenant):
             raise crowded()
         reasons = self._unready()
         if reasons:
@@ -132,5 +142,8 @@ class Committer:
             self._commits.reach("before_answer")
         settle(outcome)
         self._in_flight -= 1
+        self._in_flight_of[identity.tenant] -= 1
+        if not self._in_flight_of[identity.tenant]:
+            del self._in_flight_of[identity.tenant]
         if not self._in_flight:
             self._none_in_flight.set()

@@ -72,7 +72,8 @@ class CommitLane:
             or self._services.draining
         ):
             return False
-        if self._services.committer.is_crowded():
+        committer = self._services.committer
+        if committer.is_crowded() and not self._has_room(message):
             self._refuse(connection, message, body)
             return True
         headers = _headers(message)
@@ -106,10 +107,18 @@ class CommitLane:
             turn.add_done_callback(partial(self._commit, request))
         return True
 
+    def _has_room(self, message: RawRequestMessage) -> bool:
+        """For a tenant that is known, and has less in flight than others."""
+        apikey = message.headers.get("Authorization", "").partition(" ")[2]
+        credential = self._services.authenticator.known(apikey.strip())
+        return credential is not None and not self._services.committer.has_its_share(
+            credential.tenant
+        )
+
     def _refuse(
         self, connection: LanedConnection, message: RawRequestMessage, body: StreamReader
     ) -> None:
-        """At once, whoever asks and whatever for: there is too much to look at it all."""
+        """At once, whatever it asks for: there is too much to look at it all."""
         self._services.committer.count_refused()
         request_id = new_request_id()
         _observe(self._services, request_id, 503, 0.0, body.total_bytes, ErrorCode.OVERLOADED)
