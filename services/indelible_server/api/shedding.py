@@ -2,7 +2,8 @@
 
 A commit is expected to wait for those in flight before it, each as long as one took of late. A
 burst passes: it is done soon. Only when the wait was too long in every part of the last moments
-are commits refused, beyond what is done within the bound. Whose they are is the caller's to ask. Pure; knows nothing of commits.
+are commits refused, beyond what is done within the bound. Pure; knows nothing of commits, nor
+whose they are.
 """
 
 from collections.abc import Callable
