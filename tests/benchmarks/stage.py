@@ -174,6 +174,7 @@ class Stage:
             building.make_logs,
             Making(
                 url=self.deployment.store_url,
+                socket=str(self.engine.socket),
                 tenant=self.deployment.tenant_id,
                 prefix=f"{prefix}.{next(self._names)}",
                 count=count,
