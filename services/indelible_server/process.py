@@ -235,3 +235,9 @@ def _stop_for(number: int, stop: asyncio.Event, retiring: asyncio.Event | None) 
     elif retiring is not None:
         retiring.clear()
     stop.set()
+
+
+def reach(failpoint: str | None, point: str) -> None:
+    """Dies at the failpoint named in the environment: fault tests force crashes with it."""
+    if point == failpoint:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -24,6 +24,7 @@ from indelible_server.settings import (
     read_secret,
     secret_path,
     surroundings,
+    with_archive,
 )
 from indelible_server.supervising import Supervisor
 from indelible_server.telemetry import Metrics, configure_logging
@@ -85,7 +86,11 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
         alone, own = operations_address(found)
         async with operations.listening(alone, metrics, ready["materializer"].is_set, own):
             await materializer_service.run(
-                found, stop, metrics=metrics, ready=ready["materializer"]
+                found,
+                stop,
+                metrics=metrics,
+                ready=ready["materializer"],
+                failpoint=around.failpoint,
             )
 
     running = {"api": api, "materializer": materializer, "webhooks": webhooks}
@@ -121,7 +126,7 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
             async with _store_url(settings, parts, around.runtime_dir, stop) as url:
                 if not url:
                     return
-                found = msgspec.structs.replace(settings, redis=url)
+                found = msgspec.structs.replace(with_archive(settings), redis=url)
                 if is_supervisor:
                     await several(found, stop)
                     return

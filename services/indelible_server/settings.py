@@ -138,6 +138,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     materializer_sweep_seconds: Annotated[
         float, Meta(gt=0, le=3_600, description="how often logs are looked at for what is due")
     ] = 5.0
+    archive: Annotated[
+        str,
+        Meta(
+            description="where cold versions go: a folder, or s3://BUCKET/PREFIX (or another "
+            "object store's URL); by itself the folder `archive` of --data, with --redis nowhere"
+        ),
+    ] = ""
+    archive_log_bytes: Annotated[
+        int,
+        Meta(ge=0, description="bytes of one log beyond which its cold versions go; 0: never"),
+    ] = 256 << 20
     webhook_allow_private: Annotated[
         bool, Meta(description="webhooks may use http and lead to addresses that are not public")
     ] = False
@@ -289,6 +300,13 @@ def parse_address(text: str, name: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or int(port) > 65_535:
         raise SettingsError(f"{name} is {text!r}, HOST:PORT expected (as 127.0.0.1:8480)")
     return host, int(port)
+
+
+def with_archive(settings: Settings) -> Settings:
+    """The same with the archive that a data folder has by itself."""
+    if settings.archive or not settings.data:
+        return settings
+    return msgspec.structs.replace(settings, archive=str(Path(settings.data) / "archive"))
 
 
 def note_address(settings: Settings, url: str) -> None:

@@ -300,6 +300,18 @@ class Metrics:
             "By how many versions the log that is furthest behind was so at the last look.",
             registry=self.registry,
         )
+        self.archive_objects = Counter(
+            "indelible_archive_objects",
+            "Objects of the archive by what was done: put, got, deleted, failed, lost.",
+            ("done",),
+            registry=self.registry,
+        )
+        self.archive_bytes = Counter(
+            "indelible_archive_bytes",
+            "Bytes of objects of the archive: put, got.",
+            ("done",),
+            registry=self.registry,
+        )
         self.webhook_attempts = Counter(
             "indelible_webhook_attempts",
             "Attempts by outcome: delivered, failed, slow (429, 502, 504), gone (410), refused.",

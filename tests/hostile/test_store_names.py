@@ -58,7 +58,7 @@ HOSTILE = [
 ]
 KEY_SHAPES = re.compile(
     rb"\{[0-9a-f]{64}\}:(meta|commits|index|chains|chainorder|answers0|answers1|control"
-    rb"|snapshots|chunks|blocks|materialized|kept)"
+    rb"|snapshots|chunks|blocks|materialized|kept|segments|parts|unlisted)|\{archive\}:deleted"
     rb"|\{n:[0-9a-f]{16}:[A-Za-z0-9_-]{1,64}:[0-9a-f]{64}\}"
     rb"|\{l:[0-9a-f]{16}:[A-Za-z0-9_-]{1,64}\}:(logs|group:[0-9a-f]{64}(:version)?)"
     rb"|\{t:[0-9a-f]{16}\}(:keys|:databases|:webhooks)?|\{tenants\}|\{k:[0-9a-f]{16}\}"

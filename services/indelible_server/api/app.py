@@ -5,8 +5,6 @@ which a process manager may be stopping at the same time.
 """
 
 import asyncio
-import os
-import signal
 import socket
 import ssl
 from collections.abc import Callable
@@ -24,7 +22,7 @@ from indelible_server.api.messages import ERRORS_PATH
 from indelible_server.api.middlewares import canonical_line
 from indelible_server.api.services import SERVICES, Services, make_services
 from indelible_server.api.v1.handlers import routes as v1_routes
-from indelible_server.process import RETIRING_SECONDS
+from indelible_server.process import RETIRING_SECONDS, reach
 from indelible_server.settings import Settings, SettingsError, parse_address
 from indelible_server.store import functions
 from indelible_server.store.connection import Clients, connect, end_tasks
@@ -77,7 +75,7 @@ async def run(
         timeout_seconds=settings.store_seconds,
         wait_replicas=settings.wait_replicas,
     )
-    services = make_services(settings, secret, clients, partial(_reach, failpoint), metrics)
+    services = make_services(settings, secret, clients, partial(reach, failpoint), metrics)
     background_stop = asyncio.Event()
     try:
         runners = await _listen(services, listening, listener, operations_listener)
@@ -219,9 +217,3 @@ async def _until_closed(runners: list[web.AppRunner], retiring: asyncio.Event) -
         if loop.time() - began > patience_seconds:
             break
         await asyncio.sleep(LINGER_STEP_SECONDS)
-
-
-def _reach(failpoint: str | None, point: str) -> None:
-    """Dies at the failpoint named in the environment: fault tests force crashes with it."""
-    if point == failpoint:
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -22,6 +22,7 @@ from indelible_server.api.waiting import Waiting, Watches
 from indelible_server.api.waves import Waves
 from indelible_server.settings import Settings
 from indelible_server.store import recent
+from indelible_server.store.archive import Archive
 from indelible_server.store.committing import Commits
 from indelible_server.store.connection import Clients
 from indelible_server.store.covering import Covering
@@ -33,6 +34,7 @@ from indelible_server.store.recent import Asked, Recent
 from indelible_server.store.shared_reads import SharedReads
 from indelible_server.store.tenants import Tenants
 from indelible_server.store.wakeups import Wakeups
+from indelible_server.store.watched_objects import watched_objects
 from indelible_server.store.webhooks import Webhooks
 from indelible_server.telemetry import Metrics
 
@@ -113,7 +115,8 @@ def make_services(
     )
     covering = Covering(redis, clients.replicas)
     logs = Logs(redis, covering, admit=quotas.admit_log)
-    reader = Reader(redis, covering)
+    archive = Archive(redis, watched_objects(settings.archive, metrics))
+    reader = Reader(redis, covering, archive)
     cursors = Cursors(secret)
     pages = Pages(reader, cursors, cache_bytes=settings.cache_bytes)
     recent_reads = SharedReads(
@@ -170,6 +173,8 @@ def make_services(
         durability=durability,
         metrics=metrics,
         pages=pages,
-        forgets=Forgets(Forgetting(redis, pause_seconds=FORGET_PAUSE_SECONDS, reach=reach), logs),
+        forgets=Forgets(
+            Forgetting(redis, archive, pause_seconds=FORGET_PAUSE_SECONDS, reach=reach), logs
+        ),
         loaded=loaded,
     )

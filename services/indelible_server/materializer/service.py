@@ -5,16 +5,22 @@ Any number of them may share a store: two that work on one log write the same.
 
 import asyncio
 import random
+from functools import partial
 
 import structlog
 
 from indelible_server.materializer.follower import Follower
+from indelible_server.materializer.mover import Mover
+from indelible_server.process import reach
 from indelible_server.settings import Settings
 from indelible_server.store import functions
+from indelible_server.store.archive import Archive
 from indelible_server.store.connection import connect, end_tasks
 from indelible_server.store.materializing import Materializing
+from indelible_server.store.moving import Moving
 from indelible_server.store.names import Names
 from indelible_server.store.reading import Reader
+from indelible_server.store.watched_objects import watched_objects
 from indelible_server.telemetry import Metrics
 
 log = structlog.get_logger("indelible_server.materializer")
@@ -30,6 +36,7 @@ async def run(
     *,
     metrics: Metrics,
     ready: asyncio.Event | None = None,
+    failpoint: str | None = None,
 ) -> None:
     """Writes what is due until `stop` is set; `ready` is set once the store can be worked with."""
     clients = connect(
@@ -42,20 +49,36 @@ async def run(
     try:
         if not await functions.loaded_unless(stop, redis):
             return
+        objects = watched_objects(settings.archive, metrics)
+        archive = Archive(redis, objects)
         follower = Follower(
-            Materializing(redis, pause_seconds=PAUSE_SECONDS),
+            Materializing(redis, archive, pause_seconds=PAUSE_SECONDS),
             Names(redis),
             Reader(redis),
             metrics,
             sweep_seconds=settings.materializer_sweep_seconds,
             jitter=random.uniform,
         )
+        working = [asyncio.create_task(follower.run())]
+        if objects is not None:
+            mover = Mover(
+                Moving(
+                    redis,
+                    archive,
+                    budget_bytes=settings.archive_log_bytes,
+                    pause_seconds=PAUSE_SECONDS,
+                    reach=partial(reach, failpoint),
+                ),
+                Names(redis),
+                sweep_seconds=settings.materializer_sweep_seconds,
+                jitter=random.uniform,
+            )
+            working.append(asyncio.create_task(mover.run()))
         log.info("materializer.ready")
         if ready is not None:
             ready.set()
-        following = asyncio.create_task(follower.run())
         await stop.wait()
-        await end_tasks(following)
+        await end_tasks(*working)
         log.info("materializer.drained")
     finally:
         await clients.close()

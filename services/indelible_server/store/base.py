@@ -12,6 +12,7 @@ from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
 from indelible_server.store import keys
+from indelible_server.store.archive import Archive
 from indelible_server.store.caching import WeighedCache
 from indelible_server.store.connection import store_answer
 from indelible_server.store.contents import Contents
@@ -23,9 +24,9 @@ _CACHED_CHUNKS = 1 << 18  # numbers of eight bytes
 
 
 class Bases:
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, archive: Archive | None = None) -> None:
         self._redis = redis
-        self._contents = Contents(redis)
+        self._contents = Contents(redis, archive)
         self._directories: WeighedCache[tuple[LogId, int], Directory] = WeighedCache(
             _CACHED_CHUNKS, lambda directory: len(directory.places) + 16
         )
@@ -57,7 +58,7 @@ class Bases:
         self, log_id: LogId, base: Snapshot, wanted: list[int]
     ) -> dict[int, messages.DiffChange]:
         directory = await self._directories.get(
-            (log_id, base.version), lambda: self._directory(log_id, base)
+            (log_id, base.version), lambda: self._contents.directory(log_id, base)
         )
         if not base.chunks:
             raise MissingError("versions below its head")
@@ -77,12 +78,3 @@ class Bases:
                     start = chunk.ends[i - 1] if i else 0
                     found[place] = entry_of(chunk.records[start : chunk.ends[i]])
         return found
-
-    async def _directory(self, log_id: LogId, base: Snapshot) -> Directory:
-        async with store_answer():
-            data = await self._redis.execute_command(
-                "HGET", keys.materialized(log_id).chunks, base.directory_field
-            )
-        if data is None:
-            raise MissingError("a piece of its base")
-        return Directory(data)

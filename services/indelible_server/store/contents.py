@@ -1,6 +1,6 @@
 """Contents at a version, in the order of places: a snapshot less what went since, then what came.
 
-Reads what the materializer has made as far as it has, and the stream for the rest: without any
+Reads what the materializer has made as far as it has, and the versions for the rest: without any
 of it the answer is the same, only slower. Memory is bounded by a chunk, a page of the stream,
 and a dozen bytes for each change since the snapshot. Knows nothing of diffs or of HTTP.
 """
@@ -15,6 +15,7 @@ from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
 from indelible_server.store import keys, versions
+from indelible_server.store.archive import Archive
 from indelible_server.store.connection import store_answer
 from indelible_server.store.places import (
     BLOCK_VERSIONS,
@@ -69,8 +70,10 @@ class Plan(NamedTuple):
 
 
 class Contents:
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, archive: Archive | None = None) -> None:
         self._redis = redis
+        self._archive = archive or Archive(redis)
+        self._versions = versions.Versions(redis, self._archive)
 
     async def snapshot_at(self, log_id: LogId, version: int) -> Snapshot | None:
         """The last one at or below `version`."""
@@ -90,13 +93,7 @@ class Contents:
         since = snapshot.version if snapshot else 0
         directory = None
         if snapshot is not None:
-            async with store_answer():
-                data = await self._redis.execute_command(
-                    "HGET", keys.materialized(log_id).chunks, snapshot.directory_field
-                )
-            if data is None:
-                raise versions.MissingError("a piece of a snapshot")
-            directory = Directory(data)
+            directory = await self.directory(log_id, snapshot)
         gone, came = Gone(), []
         async with aclosing(self.blocks(log_id, since, version)) as found:
             async for block in found:
@@ -133,7 +130,7 @@ class Contents:
         self, log_id: LogId, low: int, high: int
     ) -> AsyncGenerator[Block, None]:
         block: Block | None = None
-        async with aclosing(versions.pages(self._redis, log_id, low + 1, high)) as found:
+        async with aclosing(self._versions.pages(log_id, low + 1, high)) as found:
             async for page in found:
                 for version, body, effects in page.changed():
                     if block is None or version > block.base + BLOCK_VERSIONS:
@@ -152,7 +149,7 @@ class Contents:
         """The same of at most 256 versions, from the stream itself; counted from `base`, or
         `low`."""
         block = Block(base=low if base is None else base)
-        async with aclosing(versions.pages(self._redis, log_id, low + 1, high)) as found:
+        async with aclosing(self._versions.pages(log_id, low + 1, high)) as found:
             async for page in found:
                 for version, body, effects in page.changed():
                     block.note(version, body, effects)
@@ -201,10 +198,10 @@ class Contents:
         wanted = sorted({version_of(place) for place in places})
         row_of: Callable[[int], versions.Changed]
         if _DENSE * len(wanted) > last - first:
-            page = await versions.read(self._redis, log_id, first, last)
+            page = await self._versions.read(log_id, first, last)
             row_of = page.changed_at
         else:
-            row_of = (await versions.exactly(self._redis, log_id, wanted)).__getitem__
+            row_of = (await self._versions.exactly(log_id, wanted)).__getitem__
         records = []
         for place in places:
             version, body, effects = row_of(place >> INDEX_BITS)
@@ -233,15 +230,43 @@ class Contents:
     async def chunks(
         self, log_id: LogId, snapshot: Snapshot, numbers: Sequence[int]
     ) -> list[Chunk]:
+        return [Chunk.decode(data) for data in await self.pieces(log_id, snapshot, numbers)]
+
+    async def directory(self, log_id: LogId, snapshot: Snapshot) -> Directory:
+        [data] = await self.pieces(log_id, snapshot, [snapshot.directory_number])
+        return Directory(data)
+
+    async def pieces(
+        self, log_id: LogId, snapshot: Snapshot, numbers: Sequence[int]
+    ) -> list[bytes]:
+        """From the store, or where they were moved to.
+
+        Raises:
+            MissingError: one is not there: the snapshot was forgotten meanwhile, or is damaged.
+        """
+        found = await self._stored_pieces(log_id, snapshot, numbers)
+        lacking = [n for n, data in zip(numbers, found, strict=True) if data is None]
+        if lacking:
+            moved = await self._archive.pieces(log_id, snapshot, lacking)
+            if not moved:  # they may have come back
+                again = await self._stored_pieces(log_id, snapshot, lacking)
+                pairs = zip(lacking, again, strict=True)
+                moved = {n: data for n, data in pairs if data is not None}
+            if len(moved) < len(set(lacking)):
+                raise versions.MissingError("a piece of a snapshot")
+            found = [moved.get(n, data) for n, data in zip(numbers, found, strict=True)]
+        return [data for data in found if data is not None]
+
+    async def _stored_pieces(
+        self, log_id: LogId, snapshot: Snapshot, numbers: Sequence[int]
+    ) -> list[bytes | None]:
         async with store_answer():
-            found = await self._redis.execute_command(
+            found: list[bytes | None] = await self._redis.execute_command(
                 "HMGET",
                 keys.materialized(log_id).chunks,
-                *(snapshot.chunk_field(number) for number in numbers),
+                *(snapshot.field(number) for number in numbers),
             )
-        if not all(found):
-            raise versions.MissingError("a piece of a snapshot")
-        return [Chunk.decode(data) for data in found]
+        return found
 
 
 def _in_pieces(plan: Plan, first: int) -> Iterator[list[int]]:

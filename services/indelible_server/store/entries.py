@@ -1,6 +1,6 @@
 """Entries with their bytes, looked up where they were introduced.
 
-Owns how a version lies in the stream, and how an entry is found by its place. Knows nothing of
+Owns how a version lies in the store, and how an entry is found by its place. Knows nothing of
 which entries are asked for.
 """
 
@@ -12,11 +12,10 @@ from indelible_protocol.commands import decode_at
 from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
-from indelible_server.store import keys
+from indelible_server.store.archive import Archive
 from indelible_server.store.base import Bases
-from indelible_server.store.connection import store_answer
 from indelible_server.store.places import index_of, offset_of, version_of
-from indelible_server.store.versions import MissingError
+from indelible_server.store.versions import MissingError, Versions
 
 _BATCH_BYTES = 8 << 20
 _MAX_BATCH = 1_000
@@ -67,9 +66,10 @@ class ChangedEntry(NamedTuple):
 
 
 class Entries:
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        self._bases = Bases(redis)
+    def __init__(self, redis: Redis, archive: Archive | None = None) -> None:
+        archive = archive or Archive(redis)
+        self._versions = Versions(redis, archive)
+        self._bases = Bases(redis, archive)
 
     async def some(self, log_id: LogId, places: Sequence[int]) -> list[EntryValue]:
         """The entries at `places`, in that order, as far as they fit.
@@ -116,19 +116,9 @@ class Entries:
         return stored
 
     async def _stored(self, log_id: LogId, versions: Sequence[int]) -> dict[int, StoredVersion]:
-        """Those of the versions that the stream holds."""
-        key = keys.of_log(log_id).commits
-        async with store_answer():
-            if len(versions) == 1:
-                stream_id = f"{versions[0]}-0"
-                rows = [await self._redis.execute_command("XRANGE", key, stream_id, stream_id)]
-            else:
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for version in versions:
-                        pipe.execute_command("XRANGE", key, f"{version}-0", f"{version}-0")
-                    rows = await pipe.execute()
-        read = (StoredVersion.read(row) for found in rows for row in found)
-        return {stored.version: stored for stored in read}
+        """Those of the versions that are there."""
+        rows = await self._versions.found(log_id, versions)
+        return {version: StoredVersion.read(row) for version, row in rows.items()}
 
 
 def entry_at(stored: StoredVersion, command_index: int) -> EntryValue:

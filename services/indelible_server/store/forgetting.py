@@ -16,7 +16,10 @@ from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
-from indelible_server.store import functions, keys, versions
+from indelible_server.store import bundles, functions, keys
+from indelible_server.store.archive import Archive
+from indelible_server.store.archiving import Archiving
+from indelible_server.store.bundles import Segment
 from indelible_server.store.connection import store_answer
 from indelible_server.store.contents import Contents
 from indelible_server.store.errors import Refusal
@@ -25,6 +28,7 @@ from indelible_server.store.logs import nonexistent, replaced
 from indelible_server.store.materializing import Gone, Materializing, Passed
 from indelible_server.store.places import BLOCK_VERSIONS
 from indelible_server.store.snapshots import Snapshot
+from indelible_server.store.versions import MissingError, Page, Versions
 
 Step = Literal["base", "trim", "sweep", "done"]
 
@@ -62,13 +66,19 @@ class Forgetting:
     def __init__(
         self,
         redis: Redis,
+        archive: Archive | None = None,
         *,
         pause_seconds: float = 0.0,
         reach: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._redis = redis
-        self._contents = Contents(redis)
-        self._materializing = Materializing(redis, pause_seconds=pause_seconds, reach=reach)
+        self._archive = archive or Archive(redis)
+        self._archiving = Archiving(redis, self._archive, reach=reach)
+        self._contents = Contents(redis, self._archive)
+        self._versions = Versions(redis, self._archive)
+        self._materializing = Materializing(
+            redis, self._archive, pause_seconds=pause_seconds, reach=reach
+        )
         self._pause_seconds = pause_seconds
         self._reach = reach
 
@@ -115,8 +125,10 @@ class Forgetting:
                 tell(Advance("base", 0, before - outcome.first_version))
                 await self._raise_floor(log_id, before)
             floor = (await self.outcome(log_id)).first_version
+            await self._trim_archived(log_id, tell)
             await self._trim(log_id, floor, tell)
             await self._sweep(log_id, floor, tell)
+            await self._archiving.clear(log_id)
             await self._end(log_id, floor)
         except Gone:
             await self._gone(log_id)
@@ -133,45 +145,111 @@ class Forgetting:
         return Outcome(first, forgotten, size_before, now)
 
     async def _raise_floor(self, log_id: LogId, before: int) -> None:
+        word = "torn"
+        while word == "torn":  # the base was moved before the floor was
+            word = await self._try_floor(log_id, before)
+        assert word in ("moved", "passed"), word
+
+    async def _try_floor(self, log_id: LogId, before: int) -> str:
         base, first = None, (await self.outcome(log_id)).first_version
         while base is None:
             try:
                 base = await self._base(log_id, before)
-            except (Passed, versions.MissingError):
+            except (Passed, MissingError):
                 later = (await self.outcome(log_id)).first_version
                 if later >= before:
-                    return  # another was further
+                    return "passed"  # another was further
                 if later == first:
                     raise
                 first = later  # another took away what this was read from: there is its base now
         self._reach("before_floor")
-        found = keys.materialized(log_id)
+        found, parts = keys.materialized(log_id), keys.archived(log_id).parts
         word, _ = await functions.call(
             self._redis,
             "forget_floor",
-            [keys.of_log(log_id).meta, found.snapshots, found.progress],
+            [keys.of_log(log_id).meta, found.snapshots, found.progress, parts],
             [before, base.size_bytes, before // BLOCK_VERSIONS, base.changes, base.entries],
         )
         if word == "gone":
             raise Gone
-        assert word in ("moved", "passed"), word
         self._reach("after_floor")
+        return word
 
     async def _base(self, log_id: LogId, before: int) -> Snapshot:
+        """In the store, where current reads find it though the archive is away."""
         found = await self._contents.snapshot_at(log_id, before)
         if found is not None and found.version == before:
-            return found
+            async with store_answer():
+                is_moved = await self._redis.execute_command(
+                    "HEXISTS", keys.archived(log_id).parts, before
+                )
+            if not is_moved:
+                return found
+            return await self._materializing.write_snapshot(log_id, before, found.changes)
         changes = await self._materializing.changes_up_to(log_id, before)
         return await self._materializing.write_snapshot(log_id, before, changes)
+
+    async def _trim_archived(self, log_id: LogId, tell: Callable[[Advance], None]) -> None:
+        """Segment by segment; of one in which the first version is, what is above stays."""
+        begun = None
+        while (segment := await self._archive.first(log_id)) is not None:
+            floor = (await self.outcome(log_id)).first_version
+            if segment.first >= floor:
+                return
+            begun = segment.first if begun is None else begun
+            rows = await self._archive.rows(log_id, *segment[:2], segment.last - segment.first + 1)
+            if len(rows) <= segment.last - segment.first:
+                continue  # another was there
+            count = min(segment.last + 1, floor) - segment.first
+            page, rest = Page(segment.first, rows[:count]), Page(floor, rows[count:])
+            kept_segment = None
+            if rest.rows:
+                kept_segment = await self._rewritten(log_id, rest)
+                if kept_segment is None:
+                    continue
+            if await self._trim_segment(log_id, segment, page, kept_segment):
+                tell(Advance("trim", page.last + 1 - begun, floor - begun))
+            await asyncio.sleep(self._pause_seconds)
+
+    async def _rewritten(self, log_id: LogId, rest: Page) -> Segment | None:
+        """An object with the versions of `rest` alone; None if the first version is another now."""
+        items = [bundles.item_of(fields) for _, fields in rest.rows]
+        data = await asyncio.to_thread(bundles.encode, log_id, "versions", rest.first, items)
+        name = await self._archiving.put(log_id, "rewritten", rest.first, data)
+        return None if name is None else Segment(rest.first, rest.last, stored_bytes(rest), name)
+
+    async def _trim_segment(
+        self, log_id: LogId, segment: Segment, page: Page, rest: Segment | None
+    ) -> bool:
+        """Whether it was this call that trimmed it."""
+        stays, archived = what_stays(page), keys.archived(log_id)
+        self._reach("before_trim_segment")
+        word, _ = await functions.call(
+            self._redis,
+            "forget_segment",
+            [
+                *(keys.of_log(log_id).meta, archived.segments, archived.unlisted),
+                keys.kept(log_id),
+            ],
+            [
+                segment.encode(),
+                rest.encode() if rest else b"",
+                sum(map(len, stays.values())) - stored_bytes(page),
+                *(part for piece in stays.items() for part in piece),
+            ],
+        )
+        if word == "gone":
+            raise Gone
+        assert word != "early"
+        self._reach("after_trim_segment")
+        return word == "trimmed"
 
     async def _trim(self, log_id: LogId, floor: int, tell: Callable[[Advance], None]) -> None:
         """Takes turns with others who do the same."""
         begun = oldest = await self._oldest(log_id)
         while oldest < floor:
             try:
-                async with aclosing(
-                    versions.pages(self._redis, log_id, oldest, floor - 1)
-                ) as found:
+                async with aclosing(self._versions.pages(log_id, oldest, floor - 1)) as found:
                     async for page in found:
                         self._reach("before_trim")
                         if not await self._trim_page(log_id, page):
@@ -179,7 +257,7 @@ class Forgetting:
                         self._reach("after_trim")
                         tell(Advance("trim", page.last + 1 - begun, floor - begun))
                         await asyncio.sleep(self._pause_seconds)
-            except versions.MissingError:
+            except MissingError:
                 if await self._oldest(log_id) == oldest:
                     raise  # nobody else took it
             oldest = await self._oldest(log_id)
@@ -193,7 +271,7 @@ class Forgetting:
             raise Gone
         return int(rows[0][0].partition(b"-")[0])
 
-    async def _trim_page(self, log_id: LogId, page: versions.Page) -> bool:
+    async def _trim_page(self, log_id: LogId, page: Page) -> bool:
         stays, size = what_stays(page), stored_bytes(page)
         word, _ = await functions.call(
             self._redis,
@@ -212,7 +290,7 @@ class Forgetting:
         return word == "trimmed"
 
     async def _sweep(self, log_id: LogId, floor: int, tell: Callable[[Advance], None]) -> None:
-        log_keys = keys.materialized(log_id)
+        log_keys, archived = keys.materialized(log_id), keys.archived(log_id)
         async with store_answer():
             chunks = await self._redis.execute_command("HKEYS", log_keys.chunks)
             blocks = await self._redis.execute_command("HKEYS", log_keys.blocks)
@@ -225,7 +303,10 @@ class Forgetting:
             word, _ = await functions.call(
                 self._redis,
                 "forget_sweep",
-                [keys.of_log(log_id).meta, log_keys.snapshots, log_keys.chunks, log_keys.blocks],
+                [
+                    *(keys.of_log(log_id).meta, log_keys.snapshots, log_keys.chunks),
+                    *(log_keys.blocks, archived.parts, archived.unlisted),
+                ],
                 [BLOCK_VERSIONS, sum(is_chunk for _, is_chunk in some), *(f for f, _ in some)],
             )
             if word == "gone":

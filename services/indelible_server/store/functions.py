@@ -37,7 +37,7 @@ LOAD_PAUSE_SECONDS = 0.5
 
 LIBRARY_VERSION = 1
 LIBRARY = f"indelible_{LIBRARY_VERSION}"
-_SHARED = ("log", "answers", "webhook")
+_SHARED = ("log", "answers", "webhook", "archived")
 _VERBS = (
     "commit",
     "recall",
@@ -53,8 +53,15 @@ _VERBS = (
     "forget",
     "forget_floor",
     "forget_trim",
+    "forget_segment",
     "forget_sweep",
     "forget_end",
+    "archive_note",
+    "archive_segment",
+    "archive_parts",
+    "archive_drop",
+    "archive_garbage",
+    "archive_cleared",
     "webhook_register",
     "webhook_claim",
     "webhook_renew",

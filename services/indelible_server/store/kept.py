@@ -41,12 +41,17 @@ def what_stays(page: Page) -> dict[str, bytes]:
         [fields[_HEADER] for fields in rows],
         [fields[_SIGNATURE] for fields in rows],
     )
-    stays = {str(page.first): headers.encode()}
-    for version, fields in enumerate(rows, page.first):
+    return {str(page.first): headers.encode()} | control_commits(page)
+
+
+def control_commits(page: Page) -> dict[str, bytes]:
+    """Those of a page of versions, by fields."""
+    commits = {}
+    for version, (_, fields) in enumerate(page.rows, page.first):
         if not fields[_EFFECTS] and Header.decode(fields[_HEADER]).kind is CommitKind.CONTROL:
             commit = (fields[_HEADER], fields[_SIGNATURE], fields[_BODY])
-            stays[control_field(version)] = msgpack.packb(commit)
-    return stays
+            commits[control_field(version)] = msgpack.packb(commit)
+    return commits
 
 
 def stored_bytes(page: Page) -> int:

@@ -19,6 +19,10 @@ request text: names and groups come in hashed.
 | `{<log id>}:chunks` | hash | `<version>:…` → a piece of a snapshot | materializer, api |
 | `{<log id>}:blocks` | hash | number → places filled and emptied by 256 versions | materializer |
 | `{<log id>}:materialized` | hash | how far blocks go; changes there | materializer, api |
+| `{<log id>}:segments` | sorted set | archived versions, by the first | materializer, api |
+| `{<log id>}:parts` | hash | version → objects with a snapshot | materializer, api |
+| `{<log id>}:unlisted` | hash | object that may be there → what for | materializer, api |
+| `{archive}:deleted` | sorted set | deleted logs with objects, by ms | api, materializer |
 | `{n:<tenant>:<database>:<hash>}` | string | msgpack name record | api |
 | `{l:<tenant>:<database>}:logs` | sorted set | u64 created_ms ‖ log id, all scores 0 | api |
 | `{l:<tenant>:<database>}:group:<hash>` | sorted set | the same, of one group | api |
@@ -51,6 +55,7 @@ from indelible_protocol.ids import LogId
 TENANTS = "{tenants}"
 WEBHOOK_TENANTS = "{webhooks}"
 WEBHOOK_CHANGES = "{webhooks}:changes"
+ARCHIVE_DELETED = "{archive}:deleted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,18 @@ class MaterializedKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchivedKeys:
+    """The keys of what of one log is in the archive, in the order in which functions take them."""
+
+    segments: str
+    parts: str
+    unlisted: str
+
+    def all(self) -> tuple[str, ...]:
+        return (self.segments, self.parts, self.unlisted)
+
+
+@dataclass(frozen=True, slots=True)
 class WebhookKeys:
     """The keys of one webhook, in the order in which functions take them."""
 
@@ -144,6 +161,11 @@ def materialized(log_id: LogId) -> MaterializedKeys:
     return MaterializedKeys(tag + "snapshots", tag + "chunks", tag + "blocks", tag + "materialized")
 
 
+def archived(log_id: LogId) -> ArchivedKeys:
+    tag = "{" + log_id.hex() + "}:"
+    return ArchivedKeys(tag + "segments", tag + "parts", tag + "unlisted")
+
+
 def kept(log_id: LogId) -> str:
     """What stays of versions that were forgotten."""
     return "{" + log_id.hex() + "}:kept"
@@ -151,7 +173,8 @@ def kept(log_id: LogId) -> str:
 
 def all_of_log(log_id: LogId) -> tuple[str, ...]:
     """What is deleted with a log."""
-    return (*of_log(log_id).all(), *materialized(log_id).all(), kept(log_id))
+    log_keys, beside = of_log(log_id).all(), materialized(log_id).all()
+    return (*log_keys, *beside, kept(log_id), *archived(log_id).all())
 
 
 def name(tenant: str, database: str, kind: LogKind, token: bytes) -> str:

@@ -5,6 +5,7 @@ Knows nothing of HTTP, of commits (`committing`), or of what a reader asks for (
 
 import asyncio
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from indelible_server.store.admission import (
     found_opaque,
     found_sealed,
 )
-from indelible_server.store.connection import store_answer
+from indelible_server.store.connection import store_answer, write_outcome
 from indelible_server.store.covering import Covering
 from indelible_server.store.errors import Refusal
 from indelible_server.store.kept import control_commit, control_field
@@ -413,11 +414,16 @@ class Logs:
         """
         description = await self.describe(identity)
         scope = Scope(tenant=identity.tenant, database=identity.database)
+        is_noted = await self._has_objects(identity.log_id)
+        if is_noted:
+            await self._note_objects(identity.log_id)
         word, rest = await functions.call(
             self._redis, "delete", keys.all_of_log(identity.log_id), ["keep"]
         )
         if word == "absent":
             raise nonexistent()
+        if rest[1] and not is_noted:
+            await self._note_objects(identity.log_id)
         held = await self._names.look_up(scope, identity.kind, identity.name)
         if held is not None and held.log_id == identity.log_id and not held.deleted:
             tombstone = NameRecord(
@@ -428,6 +434,20 @@ class Logs:
             )
         await self._names.unlist_log(scope, identity.group, description.created_ms, identity.log_id)
         return int(rest[0])
+
+    async def _has_objects(self, log_id: LogId) -> bool:
+        """Whether the archive has, or had, objects of the log."""
+        async with store_answer():
+            found = await self._redis.execute_command(
+                "HMGET", keys.of_log(log_id).meta, "archived_bytes"
+            )
+        return found[0] is not None
+
+    async def _note_objects(self, log_id: LogId) -> None:
+        """Before the log is deleted: who moves to the archive deletes its objects after that."""
+        now_ms = time.time_ns() // 1_000_000
+        async with write_outcome():
+            await self._redis.execute_command("ZADD", keys.ARCHIVE_DELETED, now_ms, log_id)
 
     async def may_forget(self, identity: LogIdentity, before: int) -> bool:
         """Whether the owner of a sealed log has signed that versions below `before` may go."""

@@ -12,7 +12,8 @@ from contextlib import aclosing
 from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
-from indelible_server.store import keys, versions
+from indelible_server.store import keys
+from indelible_server.store.archive import Archive
 from indelible_server.store.base import Bases
 from indelible_server.store.connection import store_answer
 from indelible_server.store.contents import Contents
@@ -27,6 +28,7 @@ from indelible_server.store.places import (
     version_of,
 )
 from indelible_server.store.snapshots import Snapshot, places_in, token_of
+from indelible_server.store.versions import Versions
 
 STEPS_BACK = 6
 _MANY_TOKENS = 8
@@ -34,11 +36,13 @@ _NOTHING: Mapping[bytes, int] = {}
 
 
 class Lookups:
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, archive: Archive | None = None) -> None:
+        archive = archive or Archive(redis)
         self._redis = redis
-        self._contents = Contents(redis)
-        self._entries = Entries(redis)
-        self._bases = Bases(redis)
+        self._versions = Versions(redis, archive)
+        self._contents = Contents(redis, archive)
+        self._entries = Entries(redis, archive)
+        self._bases = Bases(redis, archive)
 
     async def places(
         self, log_id: LogId, tokens: Iterable[bytes], now: Mapping[bytes, int], version: int
@@ -103,14 +107,8 @@ class Lookups:
     ) -> dict[bytes, int]:
         if not snapshot.buckets or not tokens:
             return {}
-        async with store_answer():
-            buckets = await self._redis.execute_command(
-                "HMGET",
-                keys.materialized(log_id).chunks,
-                *(snapshot.bucket_field(token) for token in tokens),
-            )
-        if None in buckets:
-            raise versions.MissingError("a piece of a snapshot")
+        numbers = [snapshot.bucket_number(token) for token in tokens]
+        buckets = await self._contents.pieces(log_id, snapshot, numbers)
         candidates = {
             token: places_in(bucket, token) for token, bucket in zip(tokens, buckets, strict=True)
         }
@@ -172,7 +170,7 @@ class Lookups:
             return {}
         few = list(tokens) if len(tokens) <= _MANY_TOKENS else []
         places = dict(held)
-        async with aclosing(versions.pages(self._redis, log_id, since + 1, version)) as found:
+        async with aclosing(self._versions.pages(log_id, since + 1, version)) as found:
             async for page in found:
                 for at, body, effects in page.changed():
                     if few and not any(token in body for token in few):

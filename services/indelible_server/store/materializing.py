@@ -16,6 +16,7 @@ from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
+from indelible_server.store.archive import Archive
 from indelible_server.store.connection import store_answer
 from indelible_server.store.contents import Contents, Stretch
 from indelible_server.store.errors import Refusal
@@ -88,12 +89,13 @@ class Materializing:
     def __init__(
         self,
         redis: Redis,
+        archive: Archive | None = None,
         *,
         pause_seconds: float = 0.0,
         reach: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._redis = redis
-        self._contents = Contents(redis)
+        self._contents = Contents(redis, archive)
         self._pause_seconds = pause_seconds
         self._reach = reach
 
@@ -221,11 +223,14 @@ class Materializing:
         size += await self._write_index(log_id, draft)
         snapshot = draft._replace(size_bytes=size)
         self._reach("before_listing")
-        log_keys = keys.materialized(log_id)
+        log_keys, moved = keys.materialized(log_id), keys.archived(log_id)
         word, _ = await functions.call(
             self._redis,
             "snapshot_list",
-            [keys.of_log(log_id).meta, log_keys.snapshots, log_keys.chunks],
+            [
+                *(keys.of_log(log_id).meta, log_keys.snapshots, log_keys.chunks),
+                *(moved.parts, moved.unlisted),
+            ],
             [version, snapshot.encode(), snapshot.chunks, snapshot.buckets],
         )
         if word == "gone":

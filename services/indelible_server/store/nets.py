@@ -16,13 +16,14 @@ from indelible_protocol.diff import Order
 from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
-from indelible_server.store import versions
+from indelible_server.store.archive import Archive
 from indelible_server.store.caching import WeighedCache
 from indelible_server.store.contents import Contents, Plan
 from indelible_server.store.entries import ChangedEntry, Entries, EntryValue
 from indelible_server.store.places import INDEX_BITS, first_place, steps_of, token_at
 from indelible_server.store.snapshots import entry_of, record, removal_of, token_of
 from indelible_server.store.spooling import At, Gathering, Listed, Row, Rows
+from indelible_server.store.versions import Versions
 
 FOLDED_VERSIONS = 1_024
 FOLDED_CHANGES = 20_000
@@ -92,10 +93,13 @@ _Way = _Straight | _Sorted
 
 
 class Nets:
-    def __init__(self, redis: Redis, *, cached_bytes: int = _CACHED_BYTES) -> None:
-        self._redis = redis
-        self._contents = Contents(redis)
-        self._entries = Entries(redis)
+    def __init__(
+        self, redis: Redis, archive: Archive | None = None, *, cached_bytes: int = _CACHED_BYTES
+    ) -> None:
+        archive = archive or Archive(redis)
+        self._versions = Versions(redis, archive)
+        self._contents = Contents(redis, archive)
+        self._entries = Entries(redis, archive)
         self._ways: WeighedCache[Span, _Way] = WeighedCache(
             cached_bytes, lambda way: way.size_bytes
         )
@@ -184,7 +188,7 @@ class Nets:
     async def _folded(self, span: Span) -> Rows | None:
         """From the stream; None if there is too much."""
         nets: dict[bytes, list[int]] = {}  # the places of: entry before, entry after, last command
-        found = versions.pages(self._redis, span.log_id, span.low + 1, span.high)
+        found = self._versions.pages(span.log_id, span.low + 1, span.high)
         async with aclosing(found) as pages:
             async for page in pages:
                 for version, body, effects in page.changed():

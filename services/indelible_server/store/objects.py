@@ -88,6 +88,10 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self._root = root
 
+    @property
+    def root(self) -> Path:
+        return self._root
+
     async def put(self, log_id: LogId, data: bytes) -> str:
         name = name_of(data)
         async with _reached():

@@ -21,6 +21,7 @@ from indelible_protocol.records import Header
 from redis.asyncio import Redis
 
 from indelible_server.store import keys
+from indelible_server.store.archive import Archive
 from indelible_server.store.cluster import part_of
 from indelible_server.store.connection import store_answer
 from indelible_server.store.covering import Covering
@@ -36,7 +37,7 @@ from indelible_server.store.lookups import Lookups
 from indelible_server.store.names import Group, Names
 from indelible_server.store.nets import NetPage, Nets, Portion, Position, Span
 from indelible_server.store.places import place_of
-from indelible_server.store.versions import MissingError
+from indelible_server.store.versions import MissingError, Versions
 
 _FIRST_BATCH = 8
 _SCAN_VERSIONS = 20_000
@@ -71,15 +72,19 @@ class VersionSummary:
 
 
 class Reader:
-    """Shows what `covering` lets it show."""
+    """Shows what `covering` lets it show, and finds in `archive` what is not in the store."""
 
-    def __init__(self, redis: Redis, covering: Covering | None = None) -> None:
+    def __init__(
+        self, redis: Redis, covering: Covering | None = None, archive: Archive | None = None
+    ) -> None:
+        archive = archive or Archive(redis)
         self._redis = redis
         self._covering = covering or Covering(redis, 0)
         self._names = Names(redis, self._covering)
-        self._entries = Entries(redis)
-        self._lookups = Lookups(redis)
-        self._nets = Nets(redis)
+        self._versions = Versions(redis, archive)
+        self._entries = Entries(redis, archive)
+        self._lookups = Lookups(redis, archive)
+        self._nets = Nets(redis, archive)
 
     def part_of(self, watched: LogId | Group) -> int:
         """What fails and is slow together: other parts need not wait for it."""
@@ -323,7 +328,7 @@ class Reader:
         steps: list[KeyStep] = []
         first = max(1, head.first_version)
         lowest = max(first, before - _SCAN_VERSIONS)
-        async for stored in self._versions(log_id, lowest, before - 1, newest_first=True):
+        async for stored in self._stored(log_id, lowest, before - 1, newest_first=True):
             for command, effect in _changes(stored):
                 if command.token == token:
                     entry = None
@@ -351,7 +356,7 @@ class Reader:
         first = max(1, head.first_version)
         lowest = max(first, before - limit)
         found = []
-        async for stored in self._versions(log_id, lowest, before - 1, newest_first=True):
+        async for stored in self._stored(log_id, lowest, before - 1, newest_first=True):
             header = Header.decode(stored.header)
             found.append(
                 VersionSummary(
@@ -390,28 +395,21 @@ class Reader:
     ) -> list[StoredVersion]:
         found: list[StoredVersion] = []
         size = 0
-        async for stored in self._versions(log_id, from_version + 1, to_version):
+        async for stored in self._stored(log_id, from_version + 1, to_version):
             found.append(stored)
             size += stored.size
             if size >= limits.MAX_PAGE_BYTES or len(found) == limits.MAX_PAGE:
                 break
         return found
 
-    async def _versions(
+    async def _stored(
         self, log_id: LogId, first: int, last: int, *, newest_first: bool = False
     ) -> AsyncIterator[StoredVersion]:
         """Versions first to last, read in batches that grow up to a bound of bytes."""
         batch = _FIRST_BATCH
-        key = keys.of_log(log_id).commits
         while first <= last:
-            bounds = ("XREVRANGE", key, f"{last}-0", f"{first}-0")
-            if not newest_first:
-                bounds = ("XRANGE", key, f"{first}-0", f"{last}-0")
-            async with store_answer():
-                rows = await self._redis.execute_command(*bounds, "COUNT", batch)
-            if not rows or int(rows[0][0].partition(b"-")[0]) != (last if newest_first else first):
-                raise MissingError("versions below its head")
             size = 0
+            rows = await self._versions.run(log_id, first, last, batch, newest_first=newest_first)
             for row in rows:
                 stored = StoredVersion.read(row)
                 size += stored.size

@@ -52,15 +52,25 @@ class Snapshot(NamedTuple):
     def decode(cls, data: bytes) -> "Snapshot":
         return cls(*_INFO.unpack(data))
 
-    def chunk_field(self, number: int) -> str:
-        return f"{self.version}:{number}"
+    @property
+    def pieces(self) -> int:
+        """How many there are: the chunks, the directory, and the buckets, numbered so."""
+        return self.chunks + 1 + self.buckets
 
     @property
-    def directory_field(self) -> str:
-        return f"{self.version}:{DIRECTORY}"
+    def directory_number(self) -> int:
+        return self.chunks
 
-    def bucket_field(self, token: bytes) -> str:
-        return f"{self.version}:t{bucket_of(_hash(token), self.buckets)}"
+    def bucket_number(self, token: bytes) -> int:
+        return self.chunks + 1 + bucket_of(_hash(token), self.buckets)
+
+    def field(self, number: int) -> str:
+        """By which the store finds the piece of that number."""
+        if number < self.chunks:
+            return f"{self.version}:{number}"
+        if number == self.chunks:
+            return f"{self.version}:{DIRECTORY}"
+        return f"{self.version}:t{number - self.chunks - 1}"
 
 
 def bucket_fields(version: int, count: int) -> list[str]:

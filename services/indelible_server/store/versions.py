@@ -1,7 +1,8 @@
-"""Reading many versions of a log's stream fast: page by page, the next one asked for meanwhile.
+"""Reading many versions of a log fast: page by page, the next one asked for meanwhile.
 
-Gives rows as the store's client reads them, without making objects of them: what a row costs
-here it costs a million times. Knows nothing of what is looked for in them.
+They are in the stream, or in the archive, which is asked for what the stream lacks. Gives rows as
+the store's client reads them, without making objects of them: what a row costs here it costs a
+million times. Knows nothing of what is looked for in them.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
 from indelible_server.store import keys
+from indelible_server.store.archive import Archive
 from indelible_server.store.connection import store_answer
 from indelible_server.store.errors import Refusal
 
@@ -26,6 +28,7 @@ _FIELDS = [b"h", b"s", b"b", b"t", b"e"]
 _BODY, _EFFECTS = 5, 9
 # The client's own reading of XRANGE makes a dict of every row; under this name it leaves them.
 _XRANGE = "XRANGE "
+_XREVRANGE = "XREVRANGE "
 
 
 class MissingError(Refusal):
@@ -59,34 +62,131 @@ class Page(NamedTuple):
         return version, fields[_BODY], fields[_EFFECTS]
 
 
-async def pages(
-    redis: Redis, log_id: LogId, first: int, last: int, *, most: int | None = None
-) -> AsyncGenerator[Page, None]:
-    """Versions first to last in pages of about a MiB; the first page is a small one.
+class Versions:
+    """Those of the stream, and those of `archive`; without one it says where it is missed."""
 
-    Who will hardly need more than `most` versions says so, and nothing is read ahead.
+    def __init__(self, redis: Redis, archive: Archive | None = None) -> None:
+        self._redis = redis
+        self._archive = archive or Archive(redis)
 
-    Raises:
-        Refusal: the store failed.
-        MissingError: versions are not there.
-    """
-    size = _FIRST_PAGE_VERSIONS if most is None else max(1, min(most, 2 * _FIRST_PAGE_VERSIONS))
-    ahead: asyncio.Task[Page] | None = None
-    try:
-        while first <= last:
-            if ahead is None:
-                page = await _read(redis, log_id, first, last, size)
+    async def pages(
+        self, log_id: LogId, first: int, last: int, *, most: int | None = None
+    ) -> AsyncGenerator[Page, None]:
+        """Versions first to last in pages of about a MiB; the first page is a small one.
+
+        Who will hardly need more than `most` versions says so, and nothing is read ahead.
+
+        Raises:
+            Refusal: the store failed.
+            MissingError: versions are not there.
+        """
+        size = _FIRST_PAGE_VERSIONS if most is None else max(1, min(most, 2 * _FIRST_PAGE_VERSIONS))
+        ahead: asyncio.Task[Page] | None = None
+        try:
+            while first <= last:
+                if ahead is None:
+                    page = await self._page(log_id, first, last, size)
+                else:
+                    page = await asyncio.shield(ahead)
+                    ahead = None
+                first = page.last + 1
+                size = _next_size(page) if most is None else min(2 * size, _next_size(page))
+                if most is None and first <= last:
+                    ahead = asyncio.create_task(self._page(log_id, first, last, size))
+                yield page
+        finally:
+            if ahead is not None:
+                leave(ahead)
+
+    async def read(self, log_id: LogId, first: int, last: int) -> Page:
+        """All of these versions in one page.
+
+        Raises:
+            MissingError: one is not there.
+        """
+        page = await self._page(log_id, first, last, last - first + 1)
+        while page.last < last:  # the rest is in another segment, or in the stream
+            begin = page.last + 1
+            page.rows.extend((await self._page(log_id, begin, last, last - begin + 1)).rows)
+        return page
+
+    async def exactly(self, log_id: LogId, wanted: Sequence[int]) -> dict[int, Changed]:
+        """These versions alone, which ascend.
+
+        Raises:
+            MissingError: one is not there.
+        """
+        found = await self.found(log_id, wanted)
+        if len(found) < len(wanted):
+            raise MissingError("versions below its head")
+        return {version: Page(version, [row]).changed()[0] for version, row in found.items()}
+
+    async def found(self, log_id: LogId, wanted: Sequence[int]) -> dict[int, Any]:
+        """Rows of those of these versions, which ascend, that are there."""
+        is_likely = self._archive.is_likely
+        asked = [version for version in wanted if not is_likely(log_id, version)]
+        rows = await self._of_stream(log_id, asked) if asked else {}
+        if len(rows) == len(wanted):
+            return rows
+        lacking = [version for version in wanted if version not in rows]
+        rows |= await self._archive.some(log_id, lacking)
+        unasked = [v for v in lacking if v not in rows and is_likely(log_id, v)]
+        return rows | await self._of_stream(log_id, unasked) if unasked else rows
+
+    async def run(
+        self, log_id: LogId, first: int, last: int, count: int, *, newest_first: bool = False
+    ) -> list[Any]:
+        """Rows from `first` up to at most `last`, or the other way round: `count` of them, or
+        fewer, but at least one.
+
+        Raises:
+            MissingError: the one to begin with is not there.
+        """
+        begin = last if newest_first else first
+        read = self._archive.rows_down if newest_first else self._archive.rows
+        rows: list[Any] = []
+        if self._archive.is_likely(log_id, begin):
+            rows = await read(log_id, first, last, count)
+        if not rows:
+            rows = await self._range(log_id, first, last, count, newest_first)
+        if not rows or rows[0][0] != b"%d-0" % begin:
+            rows = await read(log_id, first, last, count)
+        if not rows:
+            raise MissingError("versions below its head")
+        return rows
+
+    async def _page(self, log_id: LogId, first: int, last: int, count: int) -> Page:
+        rows = await self.run(log_id, first, last, count)
+        if rows[-1][0] != b"%d-0" % (first + len(rows) - 1):
+            raise MissingError("versions below its head")
+        if rows[0][1][::2] != _FIELDS or rows[-1][1][::2] != _FIELDS:
+            raise Refusal(ErrorCode.INTERNAL_ERROR, "a version has fields of another release")
+        return Page(first, rows)
+
+    async def _range(
+        self, log_id: LogId, first: int, last: int, count: int, newest_first: bool
+    ) -> list[Any]:
+        ends = (_XREVRANGE, last, first) if newest_first else (_XRANGE, first, last)
+        word, begin, end = ends
+        key = keys.of_log(log_id).commits
+        async with store_answer(), _uncollected():
+            rows: list[Any] = await self._redis.execute_command(
+                word, key, f"{begin}-0", f"{end}-0", "COUNT", count
+            )
+        return rows
+
+    async def _of_stream(self, log_id: LogId, wanted: Sequence[int]) -> dict[int, Any]:
+        key = keys.of_log(log_id).commits
+        async with store_answer():
+            if len(wanted) == 1:
+                stream_id = f"{wanted[0]}-0"
+                found = [await self._redis.execute_command(_XRANGE, key, stream_id, stream_id)]
             else:
-                page = await asyncio.shield(ahead)
-                ahead = None
-            first = page.last + 1
-            size = _next_size(page) if most is None else min(2 * size, _next_size(page))
-            if most is None and first <= last:
-                ahead = asyncio.create_task(_read(redis, log_id, first, last, size))
-            yield page
-    finally:
-        if ahead is not None:
-            leave(ahead)
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for version in wanted:
+                        pipe.execute_command(_XRANGE, key, f"{version}-0", f"{version}-0")
+                    found = await pipe.execute()
+        return {version: rows[0] for version, rows in zip(wanted, found, strict=True) if rows}
 
 
 # Whoever stops reading does not cut a connection in the middle of an answer.
@@ -104,37 +204,6 @@ def leave(task: "asyncio.Task[Any]") -> None:
     task.add_done_callback(ended)
 
 
-async def read(redis: Redis, log_id: LogId, first: int, last: int) -> Page:
-    """All of these versions in one page.
-
-    Raises:
-        MissingError: one is not there.
-    """
-    page = await _read(redis, log_id, first, last, last - first + 1)
-    if page.last != last:
-        raise MissingError("versions below its head")
-    return page
-
-
-async def exactly(redis: Redis, log_id: LogId, wanted: Sequence[int]) -> dict[int, Changed]:
-    """These versions alone.
-
-    Raises:
-        MissingError: one is not there.
-    """
-    key = keys.of_log(log_id).commits
-    async with store_answer(), redis.pipeline(transaction=False) as pipe:
-        for version in wanted:
-            pipe.execute_command(_XRANGE, key, f"{version}-0", f"{version}-0")
-        found = await pipe.execute()
-    if not all(found):
-        raise MissingError("versions below its head")
-    return {
-        version: Page(version, rows).changed()[0]
-        for version, rows in zip(wanted, found, strict=True)
-    }
-
-
 @asynccontextmanager
 async def _uncollected() -> AsyncGenerator[None, None]:
     """Thousands of new objects come at once, and none of them is garbage."""
@@ -143,18 +212,6 @@ async def _uncollected() -> AsyncGenerator[None, None]:
         yield
     finally:
         gc.enable()
-
-
-async def _read(redis: Redis, log_id: LogId, first: int, last: int, count: int) -> Page:
-    key = keys.of_log(log_id).commits
-    async with store_answer(), _uncollected():
-        rows = await redis.execute_command(_XRANGE, key, f"{first}-0", f"{last}-0", "COUNT", count)
-    ends = [b"%d-0" % first, b"%d-0" % (first + len(rows) - 1)]
-    if not rows or [rows[0][0], rows[-1][0]] != ends:
-        raise MissingError("versions below its head")
-    if rows[0][1][::2] != _FIELDS or rows[-1][1][::2] != _FIELDS:
-        raise Refusal(ErrorCode.INTERNAL_ERROR, "a version has other fields than this release's")
-    return Page(first, rows)
 
 
 def _next_size(page: Page) -> int:

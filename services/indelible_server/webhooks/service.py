@@ -12,12 +12,14 @@ from indelible_protocol.ids import LogId
 
 from indelible_server.settings import Settings
 from indelible_server.store import functions
+from indelible_server.store.archive import Archive
 from indelible_server.store.connection import connect
 from indelible_server.store.covering import Covering
 from indelible_server.store.logs import Logs
 from indelible_server.store.names import Names
 from indelible_server.store.reading import Reader
 from indelible_server.store.wakeups import Wakeups
+from indelible_server.store.watched_objects import watched_objects
 from indelible_server.store.webhook_work import WebhookWork
 from indelible_server.telemetry import Metrics
 from indelible_server.webhooks.dispatcher import Dispatcher, wall_clock_ms
@@ -45,7 +47,8 @@ async def run(
     )
     redis = clients.commands
     covering = Covering(redis, clients.replicas)
-    reader = Reader(redis, covering)
+    archive = Archive(redis, watched_objects(settings.archive, metrics))
+    reader = Reader(redis, covering, archive)
     wakeups = Wakeups(
         clients.subscriber, reader.current_versions, recheck_seconds=settings.recheck_seconds
     )

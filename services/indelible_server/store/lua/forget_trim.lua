@@ -14,5 +14,6 @@ local function forget_trim(k, args)
   redis.call('HSET', k[3], unpack(args, 5))
   redis.call('XTRIM', k[2], 'MINID', '=', args[3] .. '-0')
   redis.call('HINCRBY', k[1], 'stored_bytes', args[4])
+  redis.call('HINCRBY', k[1], 'kept_bytes', kept_bytes(args))
   return {args[1], 'trimmed'}
 end

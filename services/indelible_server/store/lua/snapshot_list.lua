@@ -1,5 +1,6 @@
--- Lists a snapshot: from here on it is read. All of its pieces must be there.
--- KEYS: meta snapshots chunks
+-- Lists a snapshot: from here on it is read. All of its pieces must be there, or in the archive;
+-- one whose pieces are all there again is in the archive no more.
+-- KEYS: meta snapshots chunks parts unlisted
 -- ARGV: nonce version snapshot chunks buckets
 -- REPLIES: listed | torn (a piece is not there) | forgotten (it is below the first version) | gone
 -- FLAGS:
@@ -16,7 +17,12 @@ local function snapshot_list(k, args)
   for number = 0, tonumber(args[5]) - 1 do
     whole = whole and exists('HEXISTS', k[3], prefix .. 't' .. string.format('%.0f', number)) == 1
   end
-  if not whole then return {args[1], 'torn'} end
+  local parts = redis.call('HGET', k[4], args[2])
+  if not whole then return {args[1], parts and 'listed' or 'torn'} end
+  if parts then
+    redis.call('HDEL', k[4], args[2])
+    unlist(k[5], 'snapshot', args[2], names_of(parts))
+  end
   redis.call('ZADD', k[2], args[2], args[3])
   return {args[1], 'listed'}
 end
