@@ -42,8 +42,8 @@ class Op(IntEnum):
     CONTROL = 16
 
 
-SETS = frozenset({Op.UPSERT, Op.INSERT, Op.UPDATE})
-MATCHES_VALUE = SETS | {Op.REMOVE}
+# Tuples: a member is compared by identity there, a set would call a hash of Python's for it.
+SETS = (Op.UPSERT, Op.INSERT, Op.UPDATE)
 _OPS = {int(op): op for op in Op}
 # What is asked for each of thousands: finding a member by its name takes as long as much else.
 _REMOVE, _EXPECT_VERSION, _SEALED = Op.REMOVE, Op.EXPECT_VERSION, LogKind.SEALED

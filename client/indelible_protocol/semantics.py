@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from indelible_protocol import limits
 from indelible_protocol.commands import SETS, Located, LogKind, Op, entry_hash, value_id
 from indelible_protocol.diff import Effect, Place
@@ -28,8 +30,7 @@ class Entry(NamedTuple):
         return Place(self.version, self.command_index, self.offset, self.entry_hash)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
+class Submission(Struct, frozen=True, kw_only=True):
     """What a commit asks for, read from its header and body.
 
     `writer_chain` identifies the idempotency record: writer ‖ chain in a sealed log, the
@@ -49,8 +50,7 @@ class Submission:
     seen_size: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acknowledged:
+class Acknowledged(Struct, frozen=True, kw_only=True):
     """`repeated`: the answer to an earlier send of the same commit."""
 
     version: int

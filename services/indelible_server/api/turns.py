@@ -35,8 +35,9 @@ class Turns:
         if self._now() - self._halved_at > REMEMBERED_SECONDS:
             self._halve()
         if not self._waiting:
-            if self._recent.keys() <= {tenant}:
-                self._recent[tenant] += 1
+            recent = self._recent
+            if len(recent) <= 1 and (not recent or tenant in recent):  # of no other tenant
+                recent[tenant] += 1
                 return None
             asyncio.get_running_loop().call_soon(self._begin_next)
         turn = asyncio.get_running_loop().create_future()

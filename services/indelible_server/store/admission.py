@@ -37,6 +37,7 @@ from indelible_protocol.records import (
 )
 from indelible_protocol.semantics import Submission
 from indelible_protocol.signing import SignedCommit, read_body, verify_card, verify_commit
+from msgspec import Struct
 
 from indelible_server.store.errors import Refusal
 
@@ -61,8 +62,7 @@ class LogIdentity:
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
+class Admitted(Struct, frozen=True, kw_only=True):
     """A commit that may be judged: its bytes, and what they ask for."""
 
     commit: SignedCommit

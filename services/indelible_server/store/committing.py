@@ -53,6 +53,8 @@ class Commits:
         reach: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._redis = redis
+        # Asked once: redis-py's classes are protocols, which take long to say what is one.
+        self._batching = redis if isinstance(redis, (BatchingRedis, Cluster)) else None
         self._covering = covering or Covering(redis, 0)
         self._seconds = seconds
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,8 +107,8 @@ class Commits:
             settle(_outcome(reply))
 
         self.reach("before_commit_call")
-        if isinstance(self._redis, (BatchingRedis, Cluster)):
-            functions.ask(self._redis, "commit", log_keys, arguments, settled)
+        if self._batching is not None:
+            functions.ask(self._batching, "commit", log_keys, arguments, settled)
         else:
             self._start(self._call(log_keys, arguments, settled))
 
@@ -242,7 +244,7 @@ def _pack_commands(kind: LogKind, submission: Submission) -> list[functions.Argu
             value = _POSITION.pack(index, start) + entry_hash(command) + value_id(kind, command)
         elif op is Op.REMOVE:
             value = _NO_PLACE + held
-        elif op in (Op.EXPECT_ENTRY, Op.EXPECT_VERSION):
+        elif op is Op.EXPECT_ENTRY or op is Op.EXPECT_VERSION:
             value = b"%d" % command.version
         values.append(value + b"".join(alts) if alts else value)
     return [
