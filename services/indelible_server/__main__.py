@@ -5,11 +5,19 @@ standard library's: a server that restarts should not spend a fifth of a second 
 """
 
 import argparse
+import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
+from threading import Thread
+from typing import TYPE_CHECKING, cast
 
-from indelible_server.settings import SettingsError, add_flags, load
+from indelible_server.settings import Settings, SettingsError, add_flags, load
+
+if TYPE_CHECKING:
+    from indelible_server.serving import Part
 
 EXIT_USAGE = 2
 _STORE_FLAGS = ("data", "redis", "secret_file")
@@ -108,30 +116,54 @@ def _add_tenant_commands(tenant: argparse.ArgumentParser) -> None:
 
 
 def _run_all(options: argparse.Namespace) -> int:
-    from indelible_server.serving import serve
-
-    return serve(load(vars(options)))
+    return _serve(load(vars(options)))
 
 
 def _run_api(options: argparse.Namespace) -> int:
     settings = load(vars(options))
     if not settings.redis:
         raise SettingsError("api needs --redis URL; `all` starts the embedded engine of --data")
-    from indelible_server.serving import serve
-
-    return serve(settings, only="api")
+    return _serve(settings, only="api")
 
 
 def _run_webhooks(options: argparse.Namespace) -> int:
-    from indelible_server.serving import serve
-
-    return serve(load(vars(options)), only="webhooks")
+    return _serve(load(vars(options)), only="webhooks")
 
 
 def _run_materializer(options: argparse.Namespace) -> int:
-    from indelible_server.serving import serve
+    return _serve(load(vars(options)), only="materializer")
 
-    return serve(load(vars(options)), only="materializer")
+
+def _serve(settings: Settings, *, only: "Part | None" = None) -> int:
+    """`serving.serve`, imported in less time than the import alone takes: it is nearly all of a
+    start."""
+    with _imports_kept():
+        # aiohttp reads the system's certificates when it is imported, and lets others work.
+        Thread(target=import_module, args=("aiohttp.web",), daemon=True).start()
+        for name in _BESIDE_AIOHTTP:
+            import_module(name)
+        from indelible_server.serving import serve
+    return serve(settings, only=only)
+
+
+_BESIDE_AIOHTTP = ("indelible_server.telemetry", "indelible_server.store.tenants")
+
+
+@contextmanager
+def _imports_kept() -> Iterator[None]:
+    """Nothing is collected that is imported here: it stays. structlog does not find rich, whose
+    tracebacks are not for us (they show values) and which takes as long to import as structlog."""
+    modules = cast("dict[str, object]", sys.modules)
+    has_rich = "rich" in modules
+    gc.disable()
+    try:
+        modules.setdefault("rich", None)
+        yield
+    finally:
+        if not has_rich:
+            del modules["rich"]
+        gc.freeze()
+        gc.enable()
 
 
 def _tenant(name: str) -> Callable[[argparse.Namespace], int]:
