@@ -21,7 +21,7 @@ from indelible_server.embedded import running_engine_url
 from indelible_server.store.connection import connect
 from indelible_server.store.tenants import Tenants
 
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
 API_KEY = re.compile(rb"ik_[0-9a-f]{16}_[A-Za-z0-9_-]{20}")
 SERVER = (sys.executable, "-m", "indelible_server")
