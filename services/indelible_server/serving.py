@@ -26,6 +26,7 @@ from indelible_server.settings import (
     surroundings,
     with_archive,
 )
+from indelible_server.store.addresses import check_store
 from indelible_server.supervising import Supervisor
 from indelible_server.telemetry import Metrics, configure_logging
 from indelible_server.webhooks import service as webhooks_service
@@ -42,6 +43,7 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
     parts = PARTS if only is None else (only,)
     configure_logging(settings.log_level, settings.log_format)
     around = surroundings()
+    check_store(settings)
     secret = read_secret(settings)
     metrics = Metrics()
     is_supervisor = settings.processes > 1 and "api" in parts

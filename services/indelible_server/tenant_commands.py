@@ -15,6 +15,7 @@ from pathlib import Path
 from indelible_server.embedded import EmbeddedEngine, EngineError, running_engine_url
 from indelible_server.settings import Settings, load, noted_address, read_secret, surroundings
 from indelible_server.store import functions
+from indelible_server.store.addresses import check_store
 from indelible_server.store.connection import connect
 from indelible_server.store.errors import Refusal
 from indelible_server.store.tenants import QUOTAS, TenantError, Tenants
@@ -128,6 +129,7 @@ def _on_store(options: argparse.Namespace, act: Act) -> int:
 
 @asynccontextmanager
 async def _tenants(settings: Settings) -> AsyncIterator[Tenants]:
+    check_store(settings)
     secret = read_secret(settings)
     engine = None
     url = settings.redis or await running_engine_url(Path(settings.data))

@@ -410,6 +410,16 @@ USAGE_OF_SERVER: dict[str, tuple[str, int, str]] = {
 }
 # {data} is the folder of a running service, {address} where it listens
 SERVER_MISTAKES: dict[str, tuple[str, int, str]] = {
+    "a store of another kind": (
+        "api --redis http://127.0.0.1:1 --secret-file absent",
+        2,
+        "redis, rediss or unix expected",
+    ),
+    "a cluster that is not said to be one": (
+        "webhooks --redis redis://127.0.0.1:1,127.0.0.1:2 --secret-file absent",
+        2,
+        "?cluster=true",
+    ),
     "a secret file that is not there": (
         "api --redis redis://127.0.0.1:1 --secret-file absent",
         2,

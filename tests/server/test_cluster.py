@@ -49,6 +49,9 @@ def test_an_address_names_one_engine_or_the_seeds_of_a_cluster() -> None:
         "redis://h:1/3?cluster=true",
         "redis://h:x/?cluster=true",
         "redis://h:70000/?cluster=true",
+        "redis://h:70000",
+        "http://h:1",
+        "h:1",
     ],
 )
 def test_an_address_that_says_two_things_is_refused(url: str) -> None:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from indelible_server.settings import Settings, SettingsError
 from indelible_server.store.slots import Address
 
+_SCHEMES = ("redis", "rediss", "unix")
 _PORT = 6379
 _CLUSTER_WORDS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -32,9 +34,12 @@ def read_address(url: str) -> StoreAddress:
     """From `redis://USER:PASSWORD@HOST:PORT,HOST:PORT/?cluster=true`, or a single engine's URL.
 
     Raises:
-        ValueError: several addresses that are not said to be a cluster, or no port where one is.
+        ValueError: another scheme, several addresses that are not said to be a cluster, or no
+            port where one is.
     """
     parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES:
+        raise ValueError(f"{parts.scheme!r} in the store's URL, redis, rediss or unix expected")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     word = options.pop("cluster", "false").lower()
     if word not in _CLUSTER_WORDS:
@@ -43,16 +48,30 @@ def read_address(url: str) -> StoreAddress:
     if not _CLUSTER_WORDS[word]:
         if len(hosts) > 1:
             raise ValueError("the store's URL names several addresses: add ?cluster=true")
+        if parts.scheme != "unix":
+            _address(hosts[0])
         single = url
         if "cluster" in parts.query:
             single = urlunsplit(parts._replace(query=urlencode(options)))
         return StoreAddress(url=single, seeds=())
-    if parts.scheme not in ("redis", "rediss"):
-        raise ValueError(f"a cluster is reached by redis:// or rediss://, not {parts.scheme}://")
+    if parts.scheme == "unix":
+        raise ValueError("a cluster is reached by redis:// or rediss://, not unix://")
     if parts.path.strip("/") not in ("", "0"):
         raise ValueError("a cluster has database 0 alone")
     plain = urlunsplit(parts._replace(path="", query=urlencode(options)))
     return StoreAddress(url=plain, seeds=tuple(_address(host) for host in hosts))
+
+
+def check_store(settings: Settings) -> None:
+    """
+    Raises:
+        SettingsError: the setting `redis` is no address of a store.
+    """
+    try:
+        if settings.redis:
+            read_address(settings.redis)
+    except ValueError as error:
+        raise SettingsError(f"redis: {error}") from None
 
 
 def _address(text: str) -> Address:
