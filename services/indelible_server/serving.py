@@ -27,6 +27,7 @@ from indelible_server.settings import (
     with_archive,
 )
 from indelible_server.store.addresses import check_store
+from indelible_server.store.watched_objects import watched_objects
 from indelible_server.supervising import Supervisor
 from indelible_server.telemetry import Metrics, configure_logging
 from indelible_server.webhooks import service as webhooks_service
@@ -46,6 +47,7 @@ def serve(settings: Settings, *, only: Part | None = None) -> int:
     check_store(settings)
     secret = read_secret(settings)
     metrics = Metrics()
+    watched_objects(with_archive(settings).archive, metrics)  # a mistake is told at once
     is_supervisor = settings.processes > 1 and "api" in parts
     ready = {part: asyncio.Event() for part in parts}
     supervised = asyncio.Event()

@@ -416,6 +416,23 @@ async def test_a_process_that_was_told_of_no_archive_says_so(
     await commits_go_on(redis, log)
 
 
+async def test_current_entries_are_read_without_the_archive(redis: Redis, objects: Folder) -> None:
+    """Keys that were set once, at the beginning, and keys that are set again and again."""
+    log, rng = await new_log(redis), random.Random(10)
+    log_id = log.identity.log_id
+    await grow(redis, log, rng, versions=20, keys=1_000, deletes=0.0)
+    await grow(redis, log, rng, versions=180, keys=5)
+    await Materializing(redis).write_snapshot(log_id, 150, 1)
+    moved = await moving(redis, objects).move(log_id)
+    live = {known.token: known for known in log.contents(log.version)}
+    assert min(known.version for known in live.values()) <= moved.segments[-1].last
+    for archive in (None, Archive(redis, objects)):
+        _, found = await Reader(redis, archive=archive).entries(log_id, list(live), None)
+        assert [(each.key, each.value, each.version) for each in found] == [
+            (token, known.value, known.version) for token, known in live.items()
+        ]
+
+
 async def test_a_deleted_log_leaves_nothing_in_the_archive_though_a_mover_was_late(
     redis: Redis, log: GrownLog, objects: Folder, files: Callable[[], set[str]]
 ) -> None:

@@ -7,7 +7,7 @@ which entries are asked for.
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from indelible_protocol import limits
+from indelible_protocol import limits, messages
 from indelible_protocol.commands import decode_at
 from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
@@ -71,8 +71,13 @@ class Entries:
         self._versions = Versions(redis, archive)
         self._bases = Bases(redis, archive)
 
-    async def some(self, log_id: LogId, places: Sequence[int]) -> list[EntryValue]:
+    async def some(
+        self, log_id: LogId, places: Sequence[int], *, live: bool = False
+    ) -> list[EntryValue]:
         """The entries at `places`, in that order, as far as they fit.
+
+        Who knows that all of them are `live` at the head says so: then they are in the store
+        nearly always, though their versions were moved out of it.
 
         Stops at a whole number of entries, and at least one, when they pass MAX_PAGE_BYTES: the
         caller goes on from there.
@@ -84,16 +89,14 @@ class Entries:
         size, at, batch = 0, 0, _FIRST_BATCH
         while at < len(places) and size < limits.MAX_PAGE_BYTES:
             wanted = places[at : at + batch]
-            stored = await self._stored(log_id, sorted({version_of(place) for place in wanted}))
-            lacking = [place for place in wanted if version_of(place) not in stored]
-            based = await self._bases.entries(log_id, lacking) if lacking else {}
+            stored, held = await self._looked_up(log_id, wanted, live)
             for place in wanted:
-                row = stored.get(version_of(place))
-                if row is None:
-                    held = based[place]
-                    entry = EntryValue(held.key, held.sealed_key, held.value, held.version)
-                else:
+                row, kept = stored.get(version_of(place)), held.get(place)
+                if row is not None:
                     entry = entry_at(row, index_of(place))
+                else:
+                    assert kept is not None
+                    entry = EntryValue(kept.key, kept.sealed_key, kept.value, kept.version)
                 found.append(entry)
                 size += len(entry.sealed_key) + len(entry.value)
                 if size >= limits.MAX_PAGE_BYTES:
@@ -102,22 +105,34 @@ class Entries:
             batch = next_batch(batch, sum(version.size for version in stored.values()))
         return found
 
+    async def _looked_up(
+        self, log_id: LogId, places: Sequence[int], live: bool
+    ) -> tuple[dict[int, StoredVersion], dict[int, messages.DiffChange]]:
+        """The versions of these places, and entries of those whose versions are gone."""
+        versions = sorted({version_of(place) for place in places})
+        held: dict[int, messages.DiffChange] = {}
+        if live:
+            rows = await self._versions.in_stream(log_id, versions)
+            lacking = [place for place in places if version_of(place) not in rows]
+            if lacking:
+                held = await self._bases.live(log_id, lacking)
+                rest = {version_of(place) for place in lacking if place not in held}
+                rows |= await self._versions.found(log_id, sorted(rest))
+        else:
+            rows = await self._versions.found(log_id, versions)
+        lacking = [p for p in places if version_of(p) not in rows and p not in held]
+        if lacking:
+            held |= await self._bases.entries(log_id, lacking)
+        return {version: StoredVersion.read(row) for version, row in rows.items()}, held
+
     async def versions(self, log_id: LogId, versions: Sequence[int]) -> dict[int, StoredVersion]:
         """
         Raises:
             MissingError: one is not there.
         """
-        return await self._exactly(log_id, versions)
-
-    async def _exactly(self, log_id: LogId, versions: Sequence[int]) -> dict[int, StoredVersion]:
-        stored = await self._stored(log_id, versions)
-        if len(stored) < len(versions):
-            raise MissingError("versions below its head")
-        return stored
-
-    async def _stored(self, log_id: LogId, versions: Sequence[int]) -> dict[int, StoredVersion]:
-        """Those of the versions that are there."""
         rows = await self._versions.found(log_id, versions)
+        if len(rows) < len(versions):
+            raise MissingError("versions below its head")
         return {version: StoredVersion.read(row) for version, row in rows.items()}
 
 

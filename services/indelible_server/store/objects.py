@@ -11,6 +11,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -23,6 +24,7 @@ from indelible_server.store.errors import Refusal, StoreUnavailable
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+_RETRY_TIMEOUT = timedelta(seconds=30)
 _NAMED_BY = 2  # characters of a name that a folder's folders are called by
 
 
@@ -77,7 +79,13 @@ def objects_at(where: str) -> Objects:
     except ImportError:
         raise ValueError("an archive in a bucket needs: pip install 'indelible[archive]'") from None
     try:
-        return Bucket(from_url(where, client_options={"allow_http": True, "timeout": "30s"}))
+        return Bucket(
+            from_url(
+                where,
+                client_options={"allow_http": True, "timeout": "30s"},
+                retry_config={"max_retries": 2, "retry_timeout": _RETRY_TIMEOUT},
+            )
+        )
     except (BaseError, ValueError) as error:
         raise ValueError(f"the archive cannot be {where.partition('?')[0]}: {error}") from error
 

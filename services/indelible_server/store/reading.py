@@ -278,7 +278,8 @@ class Reader:
             if entry is not None
         }
         if at is None or at == head.version:
-            return head, await self._all(log_id, [places[t] for t in tokens if t in places])
+            now = [places[t] for t in tokens if t in places]
+            return head, await self._all(log_id, now, live=True)
         check_version(at, head, "at")
         places = await self._lookups.places(log_id, tokens, places, at)
         wanted = [token for token in tokens if token in places]
@@ -288,10 +289,12 @@ class Reader:
             found = await self._all(log_id, [places[t] for t in tokens if t in places])
         return head, found
 
-    async def _all(self, log_id: LogId, places: Sequence[int]) -> list[EntryValue]:
+    async def _all(
+        self, log_id: LogId, places: Sequence[int], *, live: bool = False
+    ) -> list[EntryValue]:
         found: list[EntryValue] = []
         while len(found) < len(places):
-            found += await self._entries.some(log_id, places[len(found) :])
+            found += await self._entries.some(log_id, places[len(found) :], live=live)
         return found
 
     async def _moved(self, log_id: LogId, head: Head | None) -> Head:

@@ -124,14 +124,18 @@ class Versions:
     async def found(self, log_id: LogId, wanted: Sequence[int]) -> dict[int, Any]:
         """Rows of those of these versions, which ascend, that are there."""
         is_likely = self._archive.is_likely
-        asked = [version for version in wanted if not is_likely(log_id, version)]
-        rows = await self._of_stream(log_id, asked) if asked else {}
+        rows = await self.in_stream(log_id, wanted)
         if len(rows) == len(wanted):
             return rows
         lacking = [version for version in wanted if version not in rows]
         rows |= await self._archive.some(log_id, lacking)
         unasked = [v for v in lacking if v not in rows and is_likely(log_id, v)]
         return rows | await self._of_stream(log_id, unasked) if unasked else rows
+
+    async def in_stream(self, log_id: LogId, wanted: Sequence[int]) -> dict[int, Any]:
+        """Rows of those of these versions that were not moved out of the stream, or forgotten."""
+        asked = [v for v in wanted if not self._archive.is_likely(log_id, v)]
+        return await self._of_stream(log_id, asked) if asked else {}
 
     async def run(
         self, log_id: LogId, first: int, last: int, count: int, *, newest_first: bool = False
