@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.support.hooking",
     "tests.support.deployment",
     "tests.support.cluster",
+    "tests.support.buckets",
 ]
 
 # A shell starts what it runs in the background deaf to interrupts, and so would be all that tests

@@ -23,6 +23,8 @@ from indelible_server.store.moving import Moving
 from indelible_server.store.objects import Folder, LostObject, Objects
 from indelible_server.store.reading import Reader
 from indelible_server.store.snapshots import Snapshot
+from indelible_server.store.watched_objects import WatchedObjects, watched_objects
+from indelible_server.telemetry import Metrics
 from redis.asyncio import Redis
 
 from tests.support.engines import Engine
@@ -131,6 +133,45 @@ async def listed_snapshots(redis: Redis, log_id: LogId) -> list[bytes]:
     found: list[bytes]
     found = await redis.execute_command("ZRANGE", keys.materialized(log_id).snapshots, 0, -1)
     return found
+
+
+async def test_a_bucket_does_as_well_as_a_folder(redis: Redis, log: GrownLog, bucket: str) -> None:
+    log_id, rng = log.identity.log_id, random.Random(11)
+    metrics = Metrics()
+    objects = watched_objects(bucket + "/indelible", metrics)
+    assert objects is not None
+    archive = Archive(redis, objects)
+    mover = Moving(redis, archive, budget_bytes=BUDGET)
+    assert len((await mover.move(log_id)).segments) > 5
+    await check_all(redis, log, rng, times=2, archive=archive)
+    await forget(redis, objects, log, 150)
+    await check_all(redis, log, rng, times=2, archive=archive)
+    names = await listed(redis, log_id)
+    assert len(names) > 3
+    await Logs(redis).delete(log.identity)
+    await mover.end_deleted()
+    for name in names:
+        with pytest.raises(LostObject):
+            await objects.get(log_id, name)
+    told = metrics.registry.get_sample_value
+    for done in ("put", "got", "deleted"):
+        assert told("indelible_archive_objects_total", {"done": done})
+    assert told("indelible_archive_bytes_total", {"done": "got"})
+
+
+async def test_an_object_store_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
+    class Hanging(Folder):
+        async def get(self, log_id: LogId, name: str) -> bytes:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    metrics = Metrics()
+    objects = WatchedObjects(Hanging(tmp_path), metrics, get_seconds=0.05)
+    with pytest.raises(Refusal) as caught:
+        await objects.get(LogId(bytes(32)), "0" * 64)
+    assert caught.value.code is ErrorCode.OVERLOADED
+    failed = {"done": "failed"}
+    assert metrics.registry.get_sample_value("indelible_archive_objects_total", failed) == 1
 
 
 async def test_a_log_within_its_budget_and_what_was_committed_of_late_stay(

@@ -2,9 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from indelible_protocol.errors import ErrorCode
@@ -15,37 +13,11 @@ from indelible_server.store.objects import LostObject, Objects, name_of, objects
 LOG, ANOTHER = LogId(b"\x01" * 32), LogId(b"\x02" * 32)
 
 
-@pytest.fixture(scope="module")
-def bucket_url() -> Iterator[str]:
-    """An S3 server in this process, with a bucket."""
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}/archive"
-    server.stop()
-
-
 @pytest.fixture(params=["folder", "bucket"])
-def objects(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Objects:
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
     if request.param == "folder":
         return objects_at(str(tmp_path / "archive"))
-    obstore = pytest.importorskip("obstore")
-    url = urlsplit(request.getfixturevalue("bucket_url"))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{url.netloc}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anybody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    assert obstore.__version__
-    made(f"http://{url.netloc}/archive")
-    return objects_at("s3://archive")
-
-
-def made(bucket: str) -> None:
-    from urllib.request import Request, urlopen
-
-    urlopen(Request(bucket, method="PUT")).close()
+    return objects_at(request.getfixturevalue("bucket") + "/a/prefix")
 
 
 async def test_what_was_put_is_got_and_twice_is_once(objects: Objects) -> None:
