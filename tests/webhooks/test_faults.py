@@ -154,11 +154,11 @@ async def test_five_hundred_endpoints_and_fifty_thousand_deliveries(
     """The healthy ones alone and in the company of the others, in turns and at the same pace."""
     everybody = spread(500, TEMPERS)
     alone, company = Verdict(), Verdict()
-    for tempers, whole in ((({HEALTHY: everybody[HEALTHY]}), alone), (everybody, company)) * 2:
+    for tempers, whole in ((({HEALTHY: everybody[HEALTHY]}), alone), (everybody, company)) * 4:
         deployment = await started(deploy, sweep_seconds=5)
         async with dispatchers(deployment, tmp_path, 1) as services:
             verdict, _ = await put_through(
-                deployment, services, tempers, logs=50, commits=5_000, per_second=20
+                deployment, services, tempers, logs=50, commits=2_500, per_second=20
             )
         whole.add(verdict)
         print(f"{len(tempers)} tempers: {verdict}")
