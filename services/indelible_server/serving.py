@@ -7,7 +7,13 @@ import asyncio
 import socket
 import sys
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +26,7 @@ from indelible_server.materializer import service as materializer_service
 from indelible_server.settings import (
     Settings,
     SettingsError,
+    Surroundings,
     note_address,
     read_secret,
     secret_path,
@@ -41,122 +48,154 @@ PARTS: tuple[Part, ...] = ("api", "materializer", "webhooks")
 
 def serve(settings: Settings, *, only: Part | None = None) -> int:
     """Until SIGTERM or SIGINT. The exit code: 0, or 1 with a sentence on stderr."""
-    parts = PARTS if only is None else (only,)
     configure_logging(settings.log_level, settings.log_format)
     around = surroundings()
     check_store(settings)
-    secret = read_secret(settings)
     metrics = Metrics()
     watched_objects(with_archive(settings).archive, metrics)  # a mistake is told at once
-    is_supervisor = settings.processes > 1 and "api" in parts
-    ready = {part: asyncio.Event() for part in parts}
-    supervised = asyncio.Event()
-    retiring = asyncio.Event()
+    service = _Service(
+        settings=settings,
+        parts=PARTS if only is None else (only,),
+        around=around,
+        secret=read_secret(settings),
+        metrics=metrics,
+        listener=_inherited(around.listener),
+        operations_listener=_inherited(around.operations_listener),
+    )
     grace_seconds = FINISH_SECONDS + ENGINE_STOP_SECONDS
     if around.lifeline is not None:  # the supervisor knows better when it is too late
         grace_seconds += process.RETIRING_SECONDS
-    failures: list[str] = []
-    listener, operations_listener = (
-        None if descriptor is None else socket.socket(fileno=descriptor)
-        for descriptor in (around.listener, around.operations_listener)
-    )
-
-    def operations_address(found: Settings) -> tuple[str, socket.socket | None]:
-        """Where a part answers operators that has no API beside it, which would."""
-        return ("", None) if "api" in parts else (found.operations_listen, operations_listener)
-
-    async def api(found: Settings, stop: asyncio.Event) -> None:
-        await run(
-            found,
-            secret,
-            stop,
-            listening=lambda address: note_address(settings, address),
-            ready=ready["api"],
-            failpoint=around.failpoint,
-            metrics=metrics,
-            listener=listener,
-            operations_listener=operations_listener,
-            retiring=retiring,
-        )
-
-    async def webhooks(found: Settings, stop: asyncio.Event) -> None:
-        alone, own = operations_address(found)
-        async with operations.listening(alone, metrics, ready["webhooks"].is_set, own):
-            await webhooks_service.run(
-                found, secret, stop, metrics=metrics, ready=ready["webhooks"]
-            )
-
-    async def materializer(found: Settings, stop: asyncio.Event) -> None:
-        alone, own = operations_address(found)
-        async with operations.listening(alone, metrics, ready["materializer"].is_set, own):
-            await materializer_service.run(
-                found,
-                stop,
-                metrics=metrics,
-                ready=ready["materializer"],
-                failpoint=around.failpoint,
-            )
-
-    running = {"api": api, "materializer": materializer, "webhooks": webhooks}
-
-    async def one_part(part: Part, found: Settings, stop: asyncio.Event) -> None:
-        """However it ends, the others are told: what connects may swallow a cancellation."""
-        try:
-            await running[part](found, stop)
-        except SettingsError as error:
-            failures.append(str(error))
-        finally:
-            stop.set()
-
-    async def several(found: Settings, stop: asyncio.Event) -> None:
-        supervisor = Supervisor(
-            msgspec.structs.replace(found, data="", secret_file=str(secret_path(settings))),
-            parts,
-            grace_seconds=FINISH_SECONDS + ENGINE_STOP_SECONDS / 2,
-        )
-        try:
-            await supervisor.run(
-                stop,
-                listening=lambda address: note_address(settings, address),
-                ready=supervised,
-            )
-        except SettingsError as error:
-            failures.append(str(error))
-        finally:
-            stop.set()
-
-    async def all_parts(stop: asyncio.Event) -> None:
-        try:
-            async with _store_url(settings, parts, around.runtime_dir, stop) as url:
-                if not url:
-                    return
-                found = msgspec.structs.replace(with_archive(settings), redis=url)
-                if is_supervisor:
-                    await several(found, stop)
-                    return
-                async with asyncio.TaskGroup() as tasks:
-                    for part in parts:
-                        tasks.create_task(one_part(part, found, stop))
-        except EngineError as error:
-            failures.append(str(error))
-            stop.set()
-
-    async def until_ready() -> None:
-        for event in [supervised] if is_supervisor else ready.values():
-            await event.wait()
-
     code = process.run(
-        {" and ".join(parts): all_parts},
-        ready=until_ready,
+        {" and ".join(service.parts): service.run},
+        ready=service.until_ready,
         notify_socket=around.notify_socket,
         watchdog_seconds=around.watchdog_seconds,
         grace_seconds=grace_seconds,
         lifeline=around.lifeline,
-        retiring=retiring,
+        retiring=service.retiring,
     )
-    for text in failures:
+    for text in service.failures:
         print(f"error: {text}", file=sys.stderr)  # noqa: T201 - the command line's own words
-    return 1 if failures else code
+    return 1 if service.failures else code
+
+
+def _inherited(descriptor: int | None) -> socket.socket | None:
+    return None if descriptor is None else socket.socket(fileno=descriptor)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Service:
+    """The parts that run in this process, or under its supervision. `failures` are sentences for
+    whoever started it."""
+
+    settings: Settings
+    parts: tuple[Part, ...]
+    around: Surroundings
+    secret: bytes
+    metrics: Metrics
+    listener: socket.socket | None
+    operations_listener: socket.socket | None
+    retiring: asyncio.Event = field(default_factory=asyncio.Event)
+    failures: list[str] = field(default_factory=list)
+    _supervised: asyncio.Event = field(default_factory=asyncio.Event)
+    _ready: dict[Part, asyncio.Event] = field(
+        default_factory=lambda: {part: asyncio.Event() for part in PARTS}
+    )
+
+    @property
+    def _is_supervisor(self) -> bool:
+        return self.settings.processes > 1 and "api" in self.parts
+
+    async def run(self, stop: asyncio.Event) -> None:
+        runtime_dir = self.around.runtime_dir
+        try:
+            async with _store_url(self.settings, self.parts, runtime_dir, stop) as url:
+                if not url:
+                    return
+                found = msgspec.structs.replace(with_archive(self.settings), redis=url)
+                if self._is_supervisor:
+                    await self._supervise(found, stop)
+                    return
+                async with asyncio.TaskGroup() as tasks:
+                    for part in self.parts:
+                        tasks.create_task(self._run_part(part, found, stop))
+        except EngineError as error:
+            self.failures.append(str(error))
+            stop.set()
+
+    async def until_ready(self) -> None:
+        if self._is_supervisor:
+            await self._supervised.wait()
+            return
+        for part in self.parts:
+            await self._ready[part].wait()
+
+    async def _run_part(self, part: Part, found: Settings, stop: asyncio.Event) -> None:
+        """However it ends, the others are told: what connects may swallow a cancellation."""
+        running = {
+            "api": self._run_api,
+            "materializer": self._run_materializer,
+            "webhooks": self._run_webhooks,
+        }
+        try:
+            await running[part](found, stop)
+        except SettingsError as error:
+            self.failures.append(str(error))
+        finally:
+            stop.set()
+
+    async def _supervise(self, found: Settings, stop: asyncio.Event) -> None:
+        secret_file = str(secret_path(self.settings))
+        supervisor = Supervisor(
+            msgspec.structs.replace(found, data="", secret_file=secret_file),
+            self.parts,
+            grace_seconds=FINISH_SECONDS + ENGINE_STOP_SECONDS / 2,
+        )
+        try:
+            await supervisor.run(stop, listening=self._note_address, ready=self._supervised)
+        except SettingsError as error:
+            self.failures.append(str(error))
+        finally:
+            stop.set()
+
+    async def _run_api(self, found: Settings, stop: asyncio.Event) -> None:
+        await run(
+            found,
+            self.secret,
+            stop,
+            listening=self._note_address,
+            ready=self._ready["api"],
+            failpoint=self.around.failpoint,
+            metrics=self.metrics,
+            listener=self.listener,
+            operations_listener=self.operations_listener,
+            retiring=self.retiring,
+        )
+
+    async def _run_materializer(self, found: Settings, stop: asyncio.Event) -> None:
+        ready = self._ready["materializer"]
+        async with self._operations(found, ready):
+            await materializer_service.run(
+                found, stop, metrics=self.metrics, ready=ready, failpoint=self.around.failpoint
+            )
+
+    async def _run_webhooks(self, found: Settings, stop: asyncio.Event) -> None:
+        ready = self._ready["webhooks"]
+        async with self._operations(found, ready):
+            await webhooks_service.run(found, self.secret, stop, metrics=self.metrics, ready=ready)
+
+    def _operations(
+        self, found: Settings, ready: asyncio.Event
+    ) -> AbstractAsyncContextManager[None]:
+        """Answers operators, unless the API is beside it, which does."""
+        if "api" in self.parts:
+            return nullcontext()
+        return operations.listening(
+            found.operations_listen, self.metrics, ready.is_set, self.operations_listener
+        )
+
+    def _note_address(self, address: str) -> None:
+        note_address(self.settings, address)
 
 
 @asynccontextmanager
