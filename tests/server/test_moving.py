@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
 from indelible_server.store import bundles, keys
 from indelible_server.store.archive import Archive, NoArchiveError
-from indelible_server.store.archiving import LATE_SECONDS
+from indelible_server.store.archiving import LATE_SECONDS, Archiving
 from indelible_server.store.bundles import Segment
 from indelible_server.store.connection import connect
 from indelible_server.store.errors import Refusal
@@ -23,6 +24,7 @@ from indelible_server.store.moving import Moving
 from indelible_server.store.objects import Folder, LostObject, Objects
 from indelible_server.store.reading import Reader
 from indelible_server.store.snapshots import Snapshot
+from indelible_server.store.versions import Versions
 from indelible_server.store.watched_objects import WatchedObjects, watched_objects
 from indelible_server.telemetry import Metrics
 from redis.asyncio import Redis
@@ -384,13 +386,15 @@ async def hash_of(redis: Redis, key: str) -> dict[bytes, bytes]:
     return found
 
 
-async def diff_or_refusal(redis: Redis, log: GrownLog, archive: Archive | None) -> Refusal | None:
-    """Of the whole history; None if it is right."""
+async def diff_or_refusal(
+    redis: Redis, log: GrownLog, archive: Archive | None, *, low: int = 1
+) -> Refusal | None:
+    """Of all that came behind `low`; None if it is right."""
     try:
-        found = await read_diff(Reader(redis, archive=archive), log, 1, log.version)
+        found = await read_diff(Reader(redis, archive=archive), log, low, log.version)
     except Refusal as refusal:
         return refusal
-    assert found == expected_diff(log, 1, log.version)
+    assert found == expected_diff(log, low, log.version)
     return None
 
 
@@ -530,3 +534,86 @@ async def test_a_put_that_comes_late_is_deleted_again(
     assert await slow.oversized([log_id]) == [log_id]
     await moving(redis, objects).move(log_id)
     assert files() == await listed(redis, log_id) == set()
+
+
+class Hooked(Folder):
+    """Something happens before the first object is got, or behind each that is put."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        before_get: Callable[[], Awaitable[object]] | None = None,
+        behind_put: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        super().__init__(root)
+        self._before_get = before_get
+        self._behind_put = behind_put
+
+    async def get(self, log_id: LogId, name: str) -> bytes:
+        before, self._before_get = self._before_get, None
+        if before is not None:
+            await before()
+        return await super().get(log_id, name)
+
+    async def put(self, log_id: LogId, data: bytes) -> str:
+        name = await super().put(log_id, data)
+        if self._behind_put is not None:
+            await self._behind_put()
+        return name
+
+
+async def test_a_segment_that_is_forgotten_under_its_reader_is_read_as_far_as_it_can_be(
+    redis: Redis, log: GrownLog, objects: Folder
+) -> None:
+    log_id = log.identity.log_id
+    segment = (await moving(redis, objects).move(log_id)).segments[3]
+    floor = segment.first + 3
+    known = (await Versions(redis, Archive(redis, objects)).read(log_id, 1, segment.last)).rows
+
+    def hooked() -> Archive:
+        before = partial(forget, redis, objects, log, floor)
+        return Archive(redis, Hooked(objects.root, before_get=before))
+
+    page = await Versions(redis, hooked()).read(log_id, floor, segment.last)
+    assert page.rows == known[floor - 1 :]
+    floor += 1
+    refusal = await diff_or_refusal(redis, log, hooked(), low=floor - 1)
+    assert refusal is not None
+    assert refusal.code is ErrorCode.FORGOTTEN_VERSION
+
+
+async def test_what_is_about_to_be_listed_is_never_deleted(
+    redis: Redis, log: GrownLog, objects: Folder, files: Callable[[], set[str]]
+) -> None:
+    """Behind each put somebody else deletes whatever is not wanted."""
+    log_id = log.identity.log_id
+    clear = partial(Archiving(redis, Archive(redis, objects)).clear, log_id)
+    await moving(redis, Hooked(objects.root, behind_put=clear)).move(log_id)
+    assert files() == await listed(redis, log_id)
+    forgetting = Forgetting(redis, Archive(redis, Hooked(objects.root, behind_put=clear)))
+    await forgetting.begin(log_id, 150)
+    await forgetting.run(log_id, 150)
+    assert files() == await listed(redis, log_id)
+    assert await diff_or_refusal(redis, log, Archive(redis, objects), low=150) is None
+
+
+async def test_a_store_that_is_restored_finds_its_objects_in_a_later_archive(
+    redis: Redis, log: GrownLog, objects: Folder, files: Callable[[], set[str]]
+) -> None:
+    """Also by who has read the later one."""
+    log_id, archive = log.identity.log_id, Archive(redis, objects)
+    await moving(redis, objects, budget=70 << 10).move(log_id)
+    names = keys.all_of_log(log_id)
+    copy = [(name, await redis.dump(name)) for name in names]
+    assert (await moving(redis, objects, budget=16 << 10).move(log_id)).segments
+    assert await diff_or_refusal(redis, log, archive) is None
+    later = files()
+    await redis.delete(*names)
+    for name, data in copy:
+        if data is not None:
+            await redis.restore(name, 0, data)
+    assert await diff_or_refusal(redis, log, archive) is None
+    await moving(redis, objects, budget=16 << 10).move(log_id)
+    assert await diff_or_refusal(redis, log, Archive(redis, objects)) is None
+    assert await listed(redis, log_id) <= files() >= later
