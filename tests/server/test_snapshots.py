@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
+from indelible_protocol.commands import Command, Op, encode
 from indelible_protocol.ids import LogId
 from indelible_server.store import keys
 from indelible_server.store.connection import connect
@@ -12,7 +13,7 @@ from indelible_server.store.contents import Contents
 from indelible_server.store.logs import Logs
 from indelible_server.store.materializing import Gone, Materializing
 from indelible_server.store.places import index_of, place_of, version_of
-from indelible_server.store.snapshots import entry_of
+from indelible_server.store.snapshots import entry_of, record, record_at
 from redis.asyncio import Redis
 
 from tests.support.engines import Engine
@@ -143,3 +144,14 @@ async def test_a_log_that_only_grows_has_no_snapshot_and_a_deleted_one_nothing_a
     with pytest.raises(Gone):
         await Materializing(redis).advance(log_id, grown.version)
     assert await redis.keys("{" + log_id.hex() + "}:*") == [keys.of_log(log_id).meta.encode()]
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_535, 65_536])
+def test_an_entry_cut_out_of_its_commit_is_what_msgpack_makes_of_it(size: int) -> None:
+    for key_bytes in (1, 255, 256, 1_024):
+        for sealed_bytes in (0, 255, 256):
+            key, sealed_key, value = b"k" * key_bytes, b"s" * sealed_bytes, b"v" * size
+            body = b"before" + encode(Command(Op.UPSERT, key, sealed_key, value)) + b"behind"
+            for version in (1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**51):
+                expected = record(key, sealed_key, value, version)
+                assert record_at(body, len(b"before"), version) == expected

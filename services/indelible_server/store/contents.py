@@ -5,11 +5,11 @@ of it the answer is the same, only slower. Memory is bounded by a chunk, a page 
 and a dozen bytes for each change since the snapshot. Knows nothing of diffs or of HTTP.
 """
 
-import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
@@ -44,6 +44,7 @@ class Stretch(NamedTuple):
 
 
 Stretches = AsyncGenerator[Stretch, None]
+Rows = tuple[list[int], list[versions.Changed]]  # places, and beside each the version of it
 
 
 class Plan(NamedTuple):
@@ -84,20 +85,35 @@ class Contents:
             )  # fmt: skip
         return Snapshot.decode(found[0]) if found else None
 
-    async def plan(self, log_id: LogId, version: int) -> Plan:
-        """
+    async def plan(
+        self,
+        log_id: LogId,
+        version: int,
+        *,
+        above: int = 0,
+        each: Callable[[Block], Awaitable[None]] | None = None,
+    ) -> Plan:
+        """For entries alone that came after the version `above`; `each` is shown every block of
+        what was done since.
+
         Raises:
             Refusal: the store failed.
         """
-        snapshot = await self.snapshot_at(log_id, version)
-        since = snapshot.version if snapshot else 0
-        directory = None
-        if snapshot is not None:
-            directory = await self.directory(log_id, snapshot)
+        snapshot, directory, since = await self.snapshot_at(log_id, version), None, above
+        if snapshot is not None and snapshot.version > above:
+            since, directory = snapshot.version, await self.directory(log_id, snapshot)
+        else:
+            snapshot = None
+        if each is not None:
+            async with aclosing(self.blocks(log_id, above, since)) as found:
+                async for block in found:
+                    await each(block)
         gone, came = Gone(), []
         async with aclosing(self.blocks(log_id, since, version)) as found:
             async for block in found:
-                gone.add(block.removed)
+                if each is not None:
+                    await each(block)
+                gone.add(block.removed_from(first_place(above + 1)))
                 came.append(Block(base=block.base, added=block.added))
         return Plan(version, snapshot, directory, gone, came)
 
@@ -107,24 +123,34 @@ class Contents:
         if low >= high:
             return
         first, last = block_of(low + 1), block_of(high)
-        for at in range(first, last + 1, _BLOCKS_AT_ONCE):
-            numbers = range(at, min(at + _BLOCKS_AT_ONCE, last + 1))
-            async with store_answer():
-                found = await self._redis.execute_command(
-                    "HMGET", keys.materialized(log_id).blocks, *numbers
-                )
-            for number, data in zip(numbers, found, strict=True):
-                begin, end = number * BLOCK_VERSIONS, (number + 1) * BLOCK_VERSIONS
-                if data is None:  # nor is any behind it: they are written in their order
-                    rest = self._blocks_of_stream(log_id, max(low, begin), high)
-                    async with aclosing(rest) as blocks:
-                        async for block in blocks:
-                            yield block
-                    return
-                if low <= begin and end <= high:
-                    yield Block.decode(data, begin)
-                else:
-                    yield Block.decode(data, begin).within(low, high)
+        runs = [
+            range(at, min(at + _BLOCKS_AT_ONCE, last + 1))
+            for at in range(first, last + 1, _BLOCKS_AT_ONCE)
+        ]
+        reads = (partial(self._stored_blocks, log_id, run) for run in runs)
+        async with aclosing(versions.in_turn(reads)) as found:
+            async for run, stored in found:
+                for number, data in zip(run, stored, strict=True):
+                    begin, end = number * BLOCK_VERSIONS, (number + 1) * BLOCK_VERSIONS
+                    if data is None:  # nor is any behind it: they are written in their order
+                        rest = self._blocks_of_stream(log_id, max(low, begin), high)
+                        async with aclosing(rest) as blocks:
+                            async for block in blocks:
+                                yield block
+                        return
+                    if low <= begin and end <= high:
+                        yield Block.decode(data, begin)
+                    else:
+                        yield Block.decode(data, begin).within(low, high)
+
+    async def _stored_blocks(
+        self, log_id: LogId, numbers: Sequence[int]
+    ) -> tuple[Sequence[int], list[bytes | None]]:
+        async with store_answer():
+            found = await self._redis.execute_command(
+                "HMGET", keys.materialized(log_id).blocks, *numbers
+            )
+        return numbers, found
 
     async def _blocks_of_stream(
         self, log_id: LogId, low: int, high: int
@@ -172,42 +198,27 @@ class Contents:
     ) -> Stretches:
         """Reads the versions alone that added something which is still there."""
         at_once = _FIRST_VERSIONS if most is None else max(1, min(most, _FIRST_VERSIONS))
-        ahead: asyncio.Task[tuple[Stretch, int]] | None = None
         waiting = deque(_in_pieces(plan, first))
-        try:
-            while waiting or ahead is not None:
-                stretch = None
-                if ahead is not None:
-                    stretch, size = await asyncio.shield(ahead)
-                    ahead = None
-                    at_once = _next(at_once, len(stretch.places), size)
-                wanted = _taken(waiting, at_once)
-                if wanted and (most is None or stretch is None):
-                    ahead = asyncio.create_task(self._came(log_id, wanted))
-                elif wanted:
-                    waiting.appendleft(wanted)
-                if stretch is not None:
-                    yield stretch
-        finally:
-            if ahead is not None:
-                versions.leave(ahead)
 
-    async def _came(self, log_id: LogId, places: list[int]) -> tuple[Stretch, int]:
-        """The entries at these places, and how many bytes were read for them."""
-        first, last = version_of(places[0]), version_of(places[-1])
-        wanted = sorted({version_of(place) for place in places})
-        row_of: Callable[[int], versions.Changed]
-        if _DENSE * len(wanted) > last - first:
-            page = await self._versions.read(log_id, first, last)
-            row_of = page.changed_at
-        else:
-            row_of = (await self._versions.exactly(log_id, wanted)).__getitem__
-        records = []
-        for place in places:
-            version, body, effects = row_of(place >> INDEX_BITS)
-            index = place & INDEX_MASK
-            records.append(record_at(body, offset_of(effects, index) if index else 0, version))
-        return Stretch(places, records), sum(map(len, records))
+        def reads() -> Iterator[Callable[[], Coroutine[Any, Any, Rows]]]:
+            while places := _taken(waiting, at_once):
+                yield partial(self._rows, log_id, places)
+
+        ahead = versions.READ_AT_ONCE if most is None else 1
+        async with aclosing(versions.in_turn(reads(), at_once=ahead)) as found:
+            async for places, rows in found:
+                records = _records(places, rows)
+                at_once = _next(at_once, len(records), sum(map(len, records)))
+                yield Stretch(places, records)
+
+    async def _rows(self, log_id: LogId, places: list[int]) -> Rows:
+        of_places = [place >> INDEX_BITS for place in places]
+        wanted = set(of_places)
+        if _DENSE * len(wanted) > of_places[-1] - of_places[0]:
+            page = await self._versions.read(log_id, of_places[0], of_places[-1])
+            return places, page.changed_at(of_places)
+        found = await self._versions.exactly(log_id, sorted(wanted))
+        return places, [found[version] for version in of_places]
 
     async def _of_snapshot(
         self, log_id: LogId, plan: Plan, first: int, most: int | None
@@ -269,10 +280,20 @@ class Contents:
         return found
 
 
+def _records(places: Sequence[int], rows: Sequence[versions.Changed]) -> list[bytes]:
+    """Of the entries at `places`, each of which is in the version beside it."""
+    return [
+        record_at(body, offset_of(effects, index) if (index := place & INDEX_MASK) else 0, version)
+        for place, (version, body, effects) in zip(places, rows, strict=True)
+    ]
+
+
 def _in_pieces(plan: Plan, first: int) -> Iterator[list[int]]:
     """Places from `first` on that came since the snapshot and have not gone again."""
     for block in plan.came:
         if block.base + BLOCK_VERSIONS < version_of(first):
+            continue
+        if block.base >= plan.since and plan.gone.all_of(block):
             continue
         places = block.places_added(first)
         if places:

@@ -9,6 +9,7 @@ pages of one walk share it, whatever page comes first. Knows nothing of HTTP.
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import NamedTuple
 
 from indelible_protocol import limits
@@ -20,7 +21,7 @@ from indelible_server.store.archive import Archive
 from indelible_server.store.caching import WeighedCache
 from indelible_server.store.contents import Contents, Plan
 from indelible_server.store.entries import ChangedEntry, Entries, EntryValue
-from indelible_server.store.places import INDEX_BITS, first_place, steps_of, token_at
+from indelible_server.store.places import INDEX_BITS, Block, first_place, steps_of, token_at
 from indelible_server.store.snapshots import entry_of, record, removal_of, token_of
 from indelible_server.store.spooling import At, Gathering, Listed, Row, Rows
 from indelible_server.store.versions import Versions
@@ -176,10 +177,12 @@ class Nets:
             rows = await self._folded(span)
             if rows is not None:
                 return _Sorted(rows)
-        plan = await self._contents.plan(span.log_id, span.high)
         gathering = Gathering()
         if span.low:
-            await self._gather_gone(span, gathering)
+            each = partial(self._gather_gone, span, gathering)
+            plan = await self._contents.plan(span.log_id, span.high, above=span.low, each=each)
+        else:
+            plan = await self._contents.plan(span.log_id, span.high)
         if span.order == "command" and not gathering.some(_GONE):
             return _Straight(plan, first_place(span.low + 1))
         await self._gather_changes(span, plan, gathering)
@@ -213,18 +216,15 @@ class Nets:
                 rows.append(Row(at, not span.inverse, after))
         return Listed(rows)
 
-    async def _gather_gone(self, span: Span, gathering: Gathering) -> None:
+    async def _gather_gone(self, span: Span, gathering: Gathering, block: Block) -> None:
         """Remembers, by their keys, the entries that went and the commands that ended keys."""
-        limit = first_place(span.low + 1)
-        async with aclosing(self._contents.blocks(span.log_id, span.low, span.high)) as blocks:
-            async for block in blocks:
-                gathering.remember(_BARE, ((token, place) for place, token in block.bare))
-                places: Sequence[int] = block.removed_below(limit)
-                while places:
-                    found = await self._entries.some(span.log_id, places)
-                    tokens = (entry.key for entry in found)
-                    gathering.remember(_GONE, zip(tokens, places, strict=False))
-                    places = places[len(found) :]
+        gathering.remember(_BARE, ((token, place) for place, token in block.bare))
+        places: Sequence[int] = block.removed_below(first_place(span.low + 1))
+        while places:
+            found = await self._entries.some(span.log_id, places)
+            tokens = (entry.key for entry in found)
+            gathering.remember(_GONE, zip(tokens, places, strict=False))
+            places = places[len(found) :]
 
     async def _gather_changes(self, span: Span, plan: Plan, gathering: Gathering) -> None:
         """What came, each with what it replaced; then what went and has no successor."""

@@ -12,7 +12,6 @@ from array import array
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from indelible_protocol import limits
@@ -151,6 +150,16 @@ class Block:
     def note(self, version: int, body: bytes, effects: bytes) -> None:
         """Adds what one version did; `sort` once all are noted."""
         base = self.base << INDEX_BITS
+        if effects == _ONE_ADDITION:
+            self.added.append((version << INDEX_BITS) - base)
+            return
+        if len(effects) == _ONE_REPLACEMENT_BYTES and effects[4] == _ADDS | _REMOVES:
+            place = (version << INDEX_BITS) - base
+            before, command = _REMOVED.unpack_from(effects, 9)
+            self.added.append(place)
+            self.removed.append(before << INDEX_BITS | command)
+            self.at.append(place << 1 | 1)
+            return
         for index, offset, adds, removed in steps_of(effects):
             place = version << INDEX_BITS | index
             if adds:
@@ -183,17 +192,13 @@ class Block:
     @classmethod
     def decode(cls, data: bytes, base: int) -> "Block":
         removals, additions, bare_count = _HEAD.unpack_from(data)
-        ends = [_HEAD.size]
-        for size in (8 * removals, 4 * removals, 4 * additions):
-            ends.append(ends[-1] + size)
-        removed, at, added = (data[low:high] for low, high in pairwise(ends))
-        block = cls(
-            base=base,
-            removed=unpacked(removed, "Q"),
-            at=unpacked(at, "I"),
-            added=unpacked(added, "I"),
-        )
-        end = ends[-1]
+        at = _HEAD.size + 8 * removals
+        added = at + 4 * removals
+        end = added + 4 * additions
+        block = cls(base=base, added=unpacked(data[added:end], "I"))
+        if removals:
+            block.removed = unpacked(data[_HEAD.size : at], "Q")
+            block.at = unpacked(data[at:added], "I")
         for _ in range(bare_count):
             place, length = _BARE.unpack_from(data, end)
             end += _BARE.size + length
@@ -234,6 +239,11 @@ class Block:
         """The places removed that are less than `place`."""
         return self.removed[: bisect_left(self.removed, place)]
 
+    def removed_from(self, place: int) -> "array[int]":
+        """The others."""
+        below = bisect_left(self.removed, place)
+        return self.removed[below:] if below else self.removed
+
 
 def token_at(body: bytes, offset: int) -> bytes:
     """The token of the command whose bytes begin at `offset`."""
@@ -244,8 +254,8 @@ def token_at(body: bytes, offset: int) -> bytes:
 class Gone:
     """Places that were removed, for one way through places in ascending order.
 
-    Eight bytes each, apart by where they stand, so that no more than a stretch of them is ever
-    looked at as objects.
+    Eight bytes each, apart by the block of their versions, so that no more than a stretch of them
+    is ever looked at as objects.
     """
 
     def __init__(self) -> None:
@@ -255,12 +265,12 @@ class Gone:
 
     def add(self, places: "array[int]") -> None:
         """Some more, ascending."""
-        stretches, shift = self._stretches, INDEX_BITS + 8
-        self.count += len(places)
+        stretches = self._stretches
         at, count = 0, len(places)
+        self.count += count
         while at < count:
-            number = places[at] >> shift
-            end = bisect_left(places, (number + 1) << shift, at)
+            number = _block_of_place(places[at])
+            end = bisect_left(places, first_place((number + 1) * BLOCK_VERSIONS + 1), at)
             stretch = stretches.get(number)
             if stretch is None:
                 stretches[number] = places[at:end]
@@ -275,15 +285,24 @@ class Gone:
 
     def between(self, first: int, last: int) -> set[int]:
         """Those from `first` to `last`, perhaps with some neighbours."""
-        shift = INDEX_BITS + 8
-        low = bisect_left(self._numbers, first >> shift)
-        high = bisect_left(self._numbers, (last >> shift) + 1)
+        low = bisect_left(self._numbers, _block_of_place(first))
+        high = bisect_left(self._numbers, _block_of_place(last) + 1)
         if low == high:
             return _NOTHING
         return set().union(*(self._stretches[number] for number in self._numbers[low:high]))
 
+    def all_of(self, block: Block) -> bool:
+        """Whether all that a block added went, where nothing went that is of its versions and not
+        of the block."""
+        gone = self._stretches.get(block.base // BLOCK_VERSIONS)
+        return gone is not None and len(gone) == len(block.added)
+
 
 _NOTHING: set[int] = set()
+
+
+def _block_of_place(place: int) -> int:
+    return (place - (1 << INDEX_BITS)) // (BLOCK_VERSIONS << INDEX_BITS)
 
 
 def packed(places: "array[int]") -> bytes:

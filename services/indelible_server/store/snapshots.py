@@ -30,6 +30,10 @@ _decode = msgspec.msgpack.Decoder(messages.DiffChange).decode
 _ADDS = b"\x85\xa2op\xa3add"  # a map of five, the first of them the op
 _REMOVES = b"\x85\xa2op\xa6remove"
 _TOKEN_AT = len(_ADDS) + 4  # behind "key" as msgpack has it
+# An entry whose parts are short and whose version has four bytes; each part begins with its length.
+_SHORT_RECORD = _ADDS + (b"\xa3key\xc4%b\xaasealed_key\xc4%b\xa5value\xc4%b\xa7version\xce%b")
+_SHORT, _MIN_U32, _MAX_U32 = (1 << 8) - 1, 1 << 16, (1 << 32) - 1
+_LENGTH = struct.Struct(">I")
 
 
 class Snapshot(NamedTuple):
@@ -87,12 +91,24 @@ def record(token: bytes, sealed_key: bytes, value: bytes, version: int) -> bytes
 
 
 def record_at(body: bytes, offset: int, version: int) -> bytes:
-    """The same of the command whose bytes begin at `offset`; its layout is `commands`'."""
-    key_at = offset + 3
-    at = key_at + (body[offset + 1] << 8 | body[offset + 2])
-    end = at + 2 + (body[at] << 8 | body[at + 1])
-    value_end = end + 4 + int.from_bytes(body[end : end + 4], "big")
-    return record(body[key_at:at], body[at + 2 : end], body[end + 4 : value_end], version)
+    """The same of the command whose bytes begin at `offset`; its layout is `commands`'.
+
+    What is short is cut and put together without objects between, for it is done a million
+    times: msgpack has a short length in one byte, which is the last of the command's own.
+    """
+    key_end = offset + 3 + (body[offset + 1] << 8 | body[offset + 2])
+    sealed_end = key_end + 2 + (body[key_end] << 8 | body[key_end + 1])
+    (size,) = _LENGTH.unpack_from(body, sealed_end)
+    end = sealed_end + 4 + size
+    if body[offset + 1] or body[key_end] or size > _SHORT or not _MIN_U32 <= version <= _MAX_U32:
+        key, sealed_key = body[offset + 3 : key_end], body[key_end + 2 : sealed_end]
+        return record(key, sealed_key, body[sealed_end + 4 : end], version)
+    return _SHORT_RECORD % (
+        body[offset + 2 : key_end],
+        body[key_end + 1 : sealed_end],
+        body[sealed_end + 3 : end],
+        _LENGTH.pack(version),
+    )
 
 
 def entry_of(packed_record: bytes) -> messages.DiffChange:

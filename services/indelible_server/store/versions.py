@@ -7,9 +7,11 @@ million times. Knows nothing of what is looked for in them.
 
 import asyncio
 import gc
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
@@ -22,6 +24,7 @@ from indelible_server.store.errors import Refusal
 
 PAGE_BYTES = 1 << 20
 MAX_PAGE_VERSIONS = 2_000
+READ_AT_ONCE = 2
 _FIRST_PAGE_VERSIONS = 4  # each may be a MiB
 # As `commit.lua` appends them: h, s, b, t, e.
 _FIELDS = [b"h", b"s", b"b", b"t", b"e"]
@@ -29,6 +32,7 @@ _BODY, _EFFECTS = 5, 9
 # The client's own reading of XRANGE makes a dict of every row; under this name it leaves them.
 _XRANGE = "XRANGE "
 _XREVRANGE = "XREVRANGE "
+T = TypeVar("T")
 
 
 class MissingError(Refusal):
@@ -57,9 +61,13 @@ class Page(NamedTuple):
             for version, (_, fields) in enumerate(self.rows, self.first)
         ]
 
-    def changed_at(self, version: int) -> Changed:
-        fields = self.rows[version - self.first][1]
-        return version, fields[_BODY], fields[_EFFECTS]
+    def changed_at(self, wanted: Iterable[int]) -> list[Changed]:
+        rows, first = self.rows, self.first
+        found = []
+        for version in wanted:
+            fields = rows[version - first][1]
+            found.append((version, fields[_BODY], fields[_EFFECTS]))
+        return found
 
 
 class Versions:
@@ -81,22 +89,18 @@ class Versions:
             MissingError: versions are not there.
         """
         size = _FIRST_PAGE_VERSIONS if most is None else max(1, min(most, 2 * _FIRST_PAGE_VERSIONS))
-        ahead: asyncio.Task[Page] | None = None
-        try:
+
+        def reads() -> Iterator[Callable[[], Coroutine[Any, Any, Page]]]:
+            nonlocal first
             while first <= last:
-                if ahead is None:
-                    page = await self._page(log_id, first, last, size)
-                else:
-                    page = await asyncio.shield(ahead)
-                    ahead = None
-                first = page.last + 1
+                begin, first = first, min(first + size, last + 1)
+                yield partial(self.read, log_id, begin, first - 1)
+
+        at_once = READ_AT_ONCE if most is None else 1
+        async with aclosing(in_turn(reads(), at_once=at_once)) as found:
+            async for page in found:
                 size = _next_size(page) if most is None else min(2 * size, _next_size(page))
-                if most is None and first <= last:
-                    ahead = asyncio.create_task(self._page(log_id, first, last, size))
                 yield page
-        finally:
-            if ahead is not None:
-                leave(ahead)
 
     async def read(self, log_id: LogId, first: int, last: int) -> Page:
         """All of these versions in one page.
@@ -191,6 +195,26 @@ class Versions:
                         pipe.execute_command(_XRANGE, key, f"{version}-0", f"{version}-0")
                     found = await pipe.execute()
         return {version: rows[0] for version, rows in zip(wanted, found, strict=True) if rows}
+
+
+async def in_turn(
+    reads: Iterator[Callable[[], Coroutine[Any, Any, T]]], *, at_once: int = READ_AT_ONCE
+) -> AsyncGenerator[T, None]:
+    """What each read gives, in their order; up to `at_once` are under way, so that the store works
+    while its last answer is looked at."""
+    under_way: deque[asyncio.Task[T]] = deque()
+    try:
+        while True:
+            while len(under_way) < at_once and (read := next(reads, None)) is not None:
+                under_way.append(asyncio.create_task(read()))
+            if not under_way:
+                return
+            answer = await asyncio.shield(under_way[0])
+            under_way.popleft()
+            yield answer
+    finally:
+        for task in under_way:
+            leave(task)
 
 
 # Whoever stops reading does not cut a connection in the middle of an answer.
