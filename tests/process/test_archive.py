@@ -47,7 +47,7 @@ async def wait_for_the_move(service: Service, first: int, logs: int) -> None:
         return len([begin for begin in begins if begin >= first]) == logs
 
     try:
-        await until(moved, what="versions below the first are out of the stream")
+        await until(moved, within_seconds=30, what="versions below the first are out of the stream")
     finally:
         await clients.close()
 
@@ -129,7 +129,8 @@ async def test_every_api_and_the_verifying_client_read_what_is_in_the_archive_al
     data = ("all", "--data", str(tmp_path / "data"), "--archive-log-bytes", BUDGET)
     service = start_service(*data, *SWEPT_OFTEN)
     service.customer_id, service.apikey = await make_tenant(*await store_of(service))
-    async with AsyncClient(profile_of(service)) as client:
+    profile = profile_of(service)
+    async with AsyncClient(profile) as client:
         log, model = await sealed_log(client)
         old, old_model = await asyncio.to_thread(v1_log, service)
         await wait_for_the_move(service, VERSIONS // 3, logs=2)
@@ -139,6 +140,13 @@ async def test_every_api_and_the_verifying_client_read_what_is_in_the_archive_al
         assert told.bytes_now < told.bytes_before
         later = {entry.key: entry.value async for entry in log.at(VERSIONS // 2)}
         assert later == model[VERSIONS // 2]
+        for number in range(80):  # so that the signed record is in the archive too
+            await log.set(f"key {number % 9}", [number, "x" * 400])
+        await wait_for_the_move(service, VERSIONS + 2, logs=1)
+        async with AsyncClient(profile) as another:
+            opened = await another.log("config")
+            assert await opened.get("key 1") == [73, "x" * 400]
+            assert (await opened.describe()).first_version == VERSIONS // 2
         archived = list((tmp_path / "data/archive").iterdir())
         assert len(archived) == 2
         await log.drop()

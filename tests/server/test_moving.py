@@ -10,20 +10,23 @@ from pathlib import Path
 import pytest
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
-from indelible_server.store import bundles, keys
+from indelible_server.materializer.mover import Mover
+from indelible_server.store import bundles, functions, keys
 from indelible_server.store.archive import Archive, NoArchiveError
 from indelible_server.store.archiving import LATE_SECONDS, Archiving
 from indelible_server.store.bundles import Segment
-from indelible_server.store.connection import connect
+from indelible_server.store.connection import connect, end_tasks
 from indelible_server.store.errors import Refusal
 from indelible_server.store.forgetting import Forgetting
 from indelible_server.store.kept import KeptHeaders
 from indelible_server.store.logs import Logs
 from indelible_server.store.materializing import Gone, Materializing
 from indelible_server.store.moving import Moving
+from indelible_server.store.names import Names, Scope
 from indelible_server.store.objects import Folder, LostObject, Objects
 from indelible_server.store.reading import Reader
 from indelible_server.store.snapshots import Snapshot
+from indelible_server.store.tenants import Tenants
 from indelible_server.store.versions import Versions
 from indelible_server.store.watched_objects import WatchedObjects, watched_objects
 from indelible_server.telemetry import Metrics
@@ -504,6 +507,32 @@ async def test_a_deleted_log_leaves_nothing_in_the_archive_though_a_mover_was_la
     with pytest.raises(Gone):
         await mover.move(log_id)
     await check_all(redis, other, random.Random(9), times=1, archive=archive)
+
+
+async def test_a_damaged_log_keeps_no_other_from_being_moved(redis: Redis, objects: Folder) -> None:
+    await functions.load(redis)
+    tenant, _ = await Tenants(redis, b"s" * 32).create("somebody")
+    logs = [await new_log(redis, Scope(tenant=tenant)) for _ in range(3)]
+    for log in logs:
+        await grow(redis, log, random.Random(12), versions=150, keys=KEYS)
+    hole = keys.of_log(logs[0].identity.log_id).commits
+    await redis.execute_command("XDEL", hole, "7-0")
+    mover = Mover(
+        moving(redis, objects),
+        Names(redis),
+        sweep_seconds=0.01,
+        jitter=lambda low, high: low,
+    )
+    running = asyncio.create_task(mover.run())
+
+    async def others_are_moved() -> bool:
+        return min([await oldest(redis, log.identity.log_id) for log in logs[1:]]) > 1
+
+    try:
+        await until(others_are_moved)
+    finally:
+        await end_tasks(running)
+    assert await oldest(redis, logs[0].identity.log_id) == 1
 
 
 async def test_a_put_that_comes_late_is_deleted_again(

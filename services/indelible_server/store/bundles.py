@@ -19,7 +19,7 @@ from indelible_server.store.places import packed, unpacked
 
 BUNDLE_BYTES = 1 << 20
 FORMAT = 1
-_LEVEL = 1  # the higher ones take three times as long for a twentieth less
+_LEVEL = 1  # 6 takes five times as long for a tenth less
 _SEGMENT = struct.Struct(">QQQ32s")
 _PART = struct.Struct(">Q32s")
 

@@ -9,12 +9,13 @@ import asyncio
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _RETRY_TIMEOUT = timedelta(seconds=30)
+_THREADS = 4
 _NAMED_BY = 2  # characters of a name that a folder's folders are called by
+
+T = TypeVar("T")
 
 
 class LostObject(Refusal):
@@ -95,6 +99,8 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        # Of its own: a folder that hangs shall not take those in which names are looked up.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="archive")
 
     @property
     def root(self) -> Path:
@@ -103,20 +109,20 @@ class Folder:
     async def put(self, log_id: LogId, data: bytes) -> str:
         name = name_of(data)
         async with _reached():
-            await asyncio.to_thread(self._write, self._path(log_id, name), data)
+            await self._run(self._write, self._path(log_id, name), data)
         return name
 
     async def get(self, log_id: LogId, name: str) -> bytes:
         async with _reached():
             try:
-                data = await asyncio.to_thread(self._path(log_id, name).read_bytes)
+                data = await self._run(self._path(log_id, name).read_bytes)
             except FileNotFoundError:
                 raise LostObject("absent") from None
         return _checked(name, data)
 
     async def delete(self, log_id: LogId, name: str) -> None:
         async with _reached():
-            await asyncio.to_thread(self._path(log_id, name).unlink, missing_ok=True)
+            await self._run(self._unlink, self._path(log_id, name))
 
     async def delete_all(self, log_id: LogId) -> None:
         def remove() -> None:
@@ -124,7 +130,15 @@ class Folder:
                 shutil.rmtree(self._root / log_id.hex())
 
         async with _reached():
-            await asyncio.to_thread(remove)
+            await self._run(remove)
+
+    async def _run(self, act: Callable[..., T], *arguments: object) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, act, *arguments)
+
+    @staticmethod
+    def _unlink(path: Path) -> None:
+        path.unlink(missing_ok=True)
 
     def _path(self, log_id: LogId, name: str) -> Path:
         return self._root / log_id.hex() / name[:_NAMED_BY] / name
