@@ -646,3 +646,20 @@ async def test_a_store_that_is_restored_finds_its_objects_in_a_later_archive(
     await moving(redis, objects, budget=16 << 10).move(log_id)
     assert await diff_or_refusal(redis, log, Archive(redis, objects)) is None
     assert await listed(redis, log_id) <= files() >= later
+
+
+async def test_nothing_is_put_that_can_never_be_listed(
+    redis: Redis, log: GrownLog, objects: Folder, files: Callable[[], set[str]]
+) -> None:
+    log_id = log.identity.log_id
+    archiving = Archiving(redis, Archive(redis, objects))
+    assert await archiving.put(log_id, "versions", 5, b"not what the stream begins with") is None
+    await forget(redis, objects, log, 100)
+    assert await archiving.put(log_id, "versions", 99, b"forgotten") is None
+    assert await archiving.put(log_id, "rewritten", 99, b"forgotten") is None
+    assert await archiving.put(log_id, "snapshot", 100, b"the base, which stays") is None
+    assert files() == set()
+    await Logs(redis).delete(log.identity)
+    with pytest.raises(Gone):
+        await archiving.put(log_id, "versions", 100, b"of a log that is gone")
+    assert files() == set()
