@@ -19,7 +19,7 @@ from indelible_server.store.materializing import Materializing
 
 from tests.benchmarks.closed_loop import cpu_seconds
 from tests.benchmarks.crowds import anonymous_bytes
-from tests.benchmarks.figures import check
+from tests.benchmarks.figures import check, percentile
 from tests.benchmarks.wire import request
 
 PATIENCE_SECONDS = 60.0
@@ -69,6 +69,22 @@ async def drain(socket: str, log_id: LogId) -> Drained:
     seconds = time.perf_counter() - began
     writer.close()
     return Drained(count=count, seconds=seconds, first_ms=first_ms)
+
+
+async def round_trips(socket: str, log_id: LogId, count: int) -> float:
+    """The median time of one small question to the bare engine, in ms."""
+    reader, writer = await asyncio.open_unix_connection(socket)
+    words: tuple[Any, ...] = ("HGET", keys.of_log(log_id).meta, "version")
+    asked = hiredis.pack_command(words)
+    took = []
+    for _ in range(count):
+        began = time.perf_counter()
+        writer.write(asked)
+        answer = await asyncio.wait_for(reader.read(_READ_BYTES), PATIENCE_SECONDS)
+        took.append(time.perf_counter() - began)
+        check(answer.startswith(b"$"), f"the engine answered {answer[:80]!r}")
+    writer.close()
+    return 1_000 * percentile(sorted(took), 0.5)
 
 
 async def stream(plan: Streaming) -> Drained:

@@ -179,8 +179,13 @@ async def _crowd(scale: Scale, size: int, wakes: int, count: int) -> list[Row]:
             return await wake_crowd(stand, writer, logs, size, wakes)
 
         who = f"{size:,} waiters" + (f" on {count} logs" if count > 1 else "")
-        pairs = await scale.in_turns(f"G5, {who}", floor, ours)
+        pairs = await scale.in_turns(f"G5, {who}", floor, ours, pairs=_pairs(scale, wakes))
     return _crowd_rows(who, pairs)
+
+
+def _pairs(scale: Scale, wakes: int) -> int:
+    """A crowd that is woken once in a sample is a large one, which takes long to gather."""
+    return scale.pairs if wakes > 1 else min(3, scale.pairs)
 
 
 async def _bring_to_different_versions(stand: Stage, logs: Sequence[LogId]) -> None:
