@@ -49,6 +49,7 @@ _VERBS = (
     "snapshot_write",
     "snapshot_list",
     "recent",
+    "current",
     "cover",
     "forget",
     "forget_floor",

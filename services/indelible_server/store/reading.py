@@ -20,7 +20,7 @@ from indelible_protocol.ids import LogId
 from indelible_protocol.records import Header
 from redis.asyncio import Redis
 
-from indelible_server.store import keys
+from indelible_server.store import current, keys
 from indelible_server.store.archive import Archive
 from indelible_server.store.cluster import part_of
 from indelible_server.store.connection import store_answer
@@ -255,6 +255,11 @@ class Reader:
         Raises:
             Refusal: NONEXISTENT_VERSION, FORGOTTEN_VERSION, LOG_REPLACED, NONEXISTENT_LOG.
         """
+        if at is None and len(tokens) == 1:
+            found = await current.read(self._redis, self._covering, log_id, tokens[0])
+            if found is not None:
+                *told, entry = found
+                return Head(*told), [] if entry is None else [entry]
         head = None
         while True:
             try:
