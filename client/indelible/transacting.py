@@ -30,7 +30,7 @@ T = TypeVar("T")
 MAX_ATTEMPTS = 50
 TURN_SECONDS = 1.0
 EAGER_ATTEMPTS = 2  # after a conflict, with what its answer told
-_BACKOFF = Backoff(first_seconds=0.004, most_seconds=2.0)
+BACKOFF = Backoff(first_seconds=0.004, most_seconds=2.0)
 _ABSENT = object()
 
 
@@ -150,7 +150,7 @@ class AsyncTransaction:
         self._writes.clear()
         self._version = None
         if self._failures > EAGER_ATTEMPTS:
-            await asyncio.sleep(_BACKOFF.delay_seconds(self._failures - EAGER_ATTEMPTS))
+            await asyncio.sleep(BACKOFF.delay_seconds(self._failures - EAGER_ATTEMPTS))
         elif conflict.sealed is not None:
             self._version = conflict.current_version
             await self._learn(written, list(conflict.sealed))

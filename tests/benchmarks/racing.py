@@ -1,8 +1,9 @@
 """Load of writers in compare-and-set on one key: who loses tries again with what it was told.
 
-Runs in a worker process. A refusal names the log's version, which is the entry's too, because
-the log holds this one key; so nobody reads. Losers pause: full jitter below their last round
-trip (a millisecond at least), doubled with each loss in a row, a second at most.
+Runs in a worker process. Each writer does what a transaction of the library does, and waits as
+long (`indelible.transacting`): it reads the key, sets it on condition that it is still that entry,
+tries again at once with what a refusal told, and later reads anew. A refusal names the log's
+version, which is the entry's too, because the log holds this one key.
 """
 
 import asyncio
@@ -12,15 +13,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from indelible.transacting import BACKOFF, EAGER_ATTEMPTS
+from indelible_protocol import paths
 from indelible_protocol.ids import LogId
 
 from tests.benchmarks.closed_loop import cpu_seconds
 from tests.benchmarks.figures import check
-from tests.benchmarks.wire import asking, commit_request, opaque_body
+from tests.benchmarks.wire import asking, commit_request, opaque_body, request
 
-LEAST_PAUSE_SECONDS = 0.001
-MOST_PAUSE_SECONDS = 1.0
-MOST_DOUBLINGS = 10
+KEY = b"key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,26 +82,32 @@ async def _write(
 ) -> tuple[list[int], int]:
     """The versions that it won, and how often it tried."""
     connection = await asking(plan.port)
+    read = request("GET", paths.of_key(paths.ENTRY, plan.log_id, KEY), apikey=plan.apikey)
     won: list[int] = []
-    attempts = known = lost = 0
-    while (sent := time.perf_counter()) < ends:
+    attempts = lost = 0
+    known = -1  # nothing: it is read before the next attempt
+    while time.perf_counter() < ends:
+        if known < 0:
+            answer = await connection.ask(read)
+            check(answer.status in (200, 404), f"a read was answered with {answer.status}")
+            known = answer.version if answer.status == 200 else 0
         value = (b"writer %d, attempt %d" % (writer, attempts)).ljust(256)
-        body = opaque_body([(b"key", value)], expect_entry=known)
+        body = opaque_body([(KEY, value)], expect_entry=known)
         attempts += 1
         answer = await connection.ask(commit_request(plan.log_id, body, apikey=plan.apikey))
         check(
             answer.status in (201, 412) and answer.version >= known,
             f"a compare-and-set was answered with {answer.status} at {answer.version}",
         )
-        known = answer.version
         if answer.status == 201:
-            won.append(known)
-            lost = 0
-        else:
-            took = max(LEAST_PAUSE_SECONDS, connection.answered_at - sent)
-            most = min(MOST_PAUSE_SECONDS, took * 2 ** min(lost, MOST_DOUBLINGS))
-            lost += 1
-            left = max(0.0, ends - time.perf_counter())
-            await asyncio.sleep(min(left, rng.uniform(0, most)))
+            won.append(answer.version)
+            known, lost = -1, 0
+            continue
+        known = answer.version
+        lost += 1
+        if lost > EAGER_ATTEMPTS:
+            known = -1
+            pause = rng.uniform(0, BACKOFF.ceiling_seconds(lost - EAGER_ATTEMPTS))
+            await asyncio.sleep(min(pause, max(0.0, ends - time.perf_counter())))
     connection.close()
     return won, attempts
