@@ -3,7 +3,7 @@
 import ast
 import re
 from dataclasses import astuple
-from inspect import isfunction
+from inspect import isfunction, unwrap
 from pathlib import Path
 
 import msgspec
@@ -122,7 +122,8 @@ def keys_made() -> set[str]:
         "tenant_webhooks": [keys.tenant_webhooks("<tenant>")],
         "of_webhook": keys.of_webhook("<tenant>", "<id>").all(),
     }
-    ours = {n for n, f in vars(keys).items() if isfunction(f) and f.__module__ == keys.__name__}
+    found_there = {n: unwrap(f) for n, f in vars(keys).items() if callable(f)}
+    ours = {n for n, f in found_there.items() if isfunction(f) and f.__module__ == keys.__name__}
     assert set(made) == ours
     fixed = {keys.TENANTS, keys.WEBHOOK_TENANTS, keys.WEBHOOK_CHANGES, keys.ARCHIVE_DELETED}
     found = fixed | {*(key for group in made.values() for key in group)}

@@ -15,7 +15,7 @@ from indelible_server.process import reach
 from indelible_server.settings import Settings
 from indelible_server.store import functions
 from indelible_server.store.archive import Archive
-from indelible_server.store.connection import connect, end_tasks
+from indelible_server.store.connection import Clients, connect, end_tasks
 from indelible_server.store.materializing import Materializing
 from indelible_server.store.moving import Moving
 from indelible_server.store.names import Names
@@ -39,20 +39,16 @@ async def run(
     failpoint: str | None = None,
 ) -> None:
     """Writes what is due until `stop` is set; `ready` is set once the store can be worked with."""
-    clients = connect(
-        settings.redis,
-        connections=STORE_CONNECTIONS,
-        timeout_seconds=max(STORE_SECONDS, settings.store_seconds),
-        wait_replicas=0,
-    )
+    clients = _clients(settings, wait_replicas=0)  # what is lost is written again
+    # Objects are deleted for what the store says: no failover may take that back.
+    covered = _clients(settings, wait_replicas=settings.wait_replicas)
     redis = clients.commands
     try:
         if not await functions.loaded_unless(stop, redis):
             return
         objects = watched_objects(settings.archive, metrics)
-        archive = Archive(redis, objects)
         follower = Follower(
-            Materializing(redis, archive, pause_seconds=PAUSE_SECONDS),
+            Materializing(redis, Archive(redis, objects), pause_seconds=PAUSE_SECONDS),
             Names(redis),
             Reader(redis),
             metrics,
@@ -63,8 +59,8 @@ async def run(
         if objects is not None:
             mover = Mover(
                 Moving(
-                    redis,
-                    archive,
+                    covered.commands,
+                    Archive(covered.commands, objects),
                     budget_bytes=settings.archive_log_bytes,
                     pause_seconds=PAUSE_SECONDS,
                     reach=partial(reach, failpoint),
@@ -82,3 +78,13 @@ async def run(
         log.info("materializer.drained")
     finally:
         await clients.close()
+        await covered.close()
+
+
+def _clients(settings: Settings, *, wait_replicas: int | None) -> Clients:
+    return connect(
+        settings.redis,
+        connections=STORE_CONNECTIONS,
+        timeout_seconds=max(STORE_SECONDS, settings.store_seconds),
+        wait_replicas=wait_replicas,
+    )
