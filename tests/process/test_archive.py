@@ -13,6 +13,7 @@ from indelible.transferring import export_log
 from indelible_protocol.ids import LogId
 from indelible_server.store import keys
 from indelible_server.store.connection import connect
+from indelible_server.store.materializing import Materializing
 from indelible_server.store.names import Scope
 from redis.asyncio import Redis
 
@@ -185,16 +186,15 @@ async def test_a_mover_killed_at_a_step_is_taken_up_and_nobody_notices(
     clients, rng = connect(url, connections=4, timeout_seconds=5.0), random.Random(4)
     redis = clients.commands
 
-    async def has_snapshots(log_id: LogId) -> bool:
-        return await redis.zcard(keys.materialized(log_id).snapshots) >= 2
-
     try:
         async with aiohttp.ClientSession() as session:
             api = NativeApi(session, endpoints=[service.url], apikey=apikey, rng=rng)
             log = await new_log(redis, Scope(tenant=tenant))
-            await grow(redis, log, rng, versions=1_100, keys=10)
+            await grow(redis, log, rng, versions=400, keys=10)
             log_id = log.identity.log_id
-            await until(lambda: has_snapshots(log_id))
+            for version in (100, 200):
+                changes = await Materializing(redis).changes_up_to(log_id, version)
+                await Materializing(redis).write_snapshot(log_id, version, changes)
             mover = ("materializer", *data, "--archive-log-bytes", BUDGET)
             for point in points:
                 killed = start_service(
@@ -208,9 +208,9 @@ async def test_a_mover_killed_at_a_step_is_taken_up_and_nobody_notices(
 
             async def moved() -> bool:
                 noted = await redis.exists(keys.archived(log_id).unlisted)
-                return not noted and await oldest(redis, log_id) > 800
+                return not noted and await oldest(redis, log_id) > 300
 
-            await until(moved)
+            await until(moved, within_seconds=30)
             for _ in range(4):
                 await check_grown(api, log, rng)
             for each in movers:
