@@ -7,7 +7,7 @@ is admitted (`admission`).
 import asyncio
 import struct
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import msgpack
 from indelible_protocol.commands import SETS, LogKind, Op, entry_hash, value_id
@@ -29,6 +29,11 @@ _POSITION = struct.Struct(">II")
 _NO_PLACE = bytes(40)  # where a set has its position and entry hash
 # Where a reply has the log's version, which is covered: the call was waited for.
 _TELLS_VERSION = {"committed": 0, "unchanged": 0, "repeated": 0, "rejected": 2}
+
+
+@lru_cache(maxsize=1 << 12)  # of logs that were written of late
+def _keys_of(log_id: LogId) -> tuple[str, ...]:
+    return keys.of_log(log_id).all()
 
 
 Outcome = Acknowledged | Refusal
@@ -77,7 +82,7 @@ class Commits:
     ) -> None:
         """`commit` without a task: `settle` gets its outcome, whatever becomes of who asked."""
         submission, commit = admitted.submission, admitted.commit
-        log_keys = keys.of_log(identity.log_id).all()
+        log_keys = _keys_of(identity.log_id)
         asked: list[functions.Argument] = [
             KIND_WORDS[identity.kind],
             submission.writer_chain or b"",
@@ -142,7 +147,7 @@ class Commits:
     ) -> None:
         """Memory is full, but this may be a commit that is in already."""
         try:
-            log_keys = keys.of_log(log_id).all()
+            log_keys = _keys_of(log_id)
             reply = await functions.call(self._redis, "recall", log_keys, asked)
         except Refusal as other:
             settle(other)

@@ -47,7 +47,6 @@ request text: names and groups come in hashed.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 
 from indelible_protocol.commands import LogKind
@@ -142,7 +141,6 @@ class WebhookKeys:
         )
 
 
-@lru_cache(maxsize=1 << 12)  # what is written of late: a commit asks for them
 def of_log(log_id: LogId) -> LogKeys:
     tag = "{" + log_id.hex() + "}:"
     return LogKeys(
