@@ -322,3 +322,17 @@ def test_watchdog_is_fed_only_by_the_process_that_is_watched(
     environ: dict[str, str], seconds: float | None
 ) -> None:
     assert surroundings(environ).watchdog_seconds == seconds
+
+
+def test_start_imports_nothing_for_people_and_leaves_the_collector_at_work() -> None:
+    program = (
+        "import gc, sys\n"
+        "from indelible_server.__main__ import _imports_kept\n"
+        "with _imports_kept():\n"
+        "    import indelible_server.serving\n"
+        "print(gc.isenabled(), [name for name in sys.modules if name.startswith('rich')])\n"
+        "import rich.console\n"  # who wants it later finds it
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.stdout == "True []\n", ended.stderr
+    assert ended.returncode == 0, ended.stderr
