@@ -3,12 +3,12 @@
 
 local function read_log(meta)
   local m = redis.call('HMGET', meta, 'version', 'kind', 'deleted', 'max_lag', 'generation',
-    'epoch', 'ctl_seq', 'time_ms', 'safe')
+    'epoch', 'ctl_seq', 'time_ms', 'safe', 'entries', 'stored_bytes')
   if not m[1] then return nil end
   return {
     version = tonumber(m[1]), kind = m[2], deleted = m[3], max_lag = tonumber(m[4]),
     generation = m[5], epoch = m[6], ctl_seq = tonumber(m[7]), time_ms = tonumber(m[8]),
-    safe = tonumber(m[9] or 0),
+    safe = tonumber(m[9] or 0), entries = tonumber(m[10] or 0), stored_bytes = tonumber(m[11] or 0),
   }
 end
 
