@@ -201,7 +201,7 @@ local function commit(k, args)
     't', time_digits, 'e', effects)
   in_slices('HSET', keys.index, sets)
   in_slices('HDEL', keys.index, removes)
-  -- In one command: each costs the store a tenth of the commit, and a unit in its file.
+  -- In one command: each costs the store a twentieth of the commit, and has its part of the file.
   local stored_bytes = log.stored_bytes + #args[15] + #args[16] + #args[17] + #effects
   local moved = {'version', digits, 'time_ms', time_digits,
     'entries', string.format('%.0f', log.entries + growth),
