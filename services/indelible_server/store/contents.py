@@ -44,7 +44,7 @@ class Stretch(NamedTuple):
 
 
 Stretches = AsyncGenerator[Stretch, None]
-Rows = tuple[list[int], list[versions.Changed]]  # places, and beside each the version of it
+_Found = tuple[list[int], list[versions.Changed]]  # places, and beside each the version of it
 
 
 class Plan(NamedTuple):
@@ -200,7 +200,7 @@ class Contents:
         at_once = _FIRST_VERSIONS if most is None else max(1, min(most, _FIRST_VERSIONS))
         waiting = deque(_in_pieces(plan, first))
 
-        def reads() -> Iterator[Callable[[], Coroutine[Any, Any, Rows]]]:
+        def reads() -> Iterator[Callable[[], Coroutine[Any, Any, _Found]]]:
             while places := _taken(waiting, at_once):
                 yield partial(self._rows, log_id, places)
 
@@ -211,7 +211,7 @@ class Contents:
                 at_once = _next(at_once, len(records), sum(map(len, records)))
                 yield Stretch(places, records)
 
-    async def _rows(self, log_id: LogId, places: list[int]) -> Rows:
+    async def _rows(self, log_id: LogId, places: list[int]) -> _Found:
         of_places = [place >> INDEX_BITS for place in places]
         wanted = set(of_places)
         if _DENSE * len(wanted) > of_places[-1] - of_places[0]:
