@@ -2,6 +2,8 @@
 
 import signal
 
+from hypothesis import HealthCheck, settings
+
 pytest_plugins = [
     "tests.support.engines",
     "tests.support.powercut",
@@ -11,6 +13,12 @@ pytest_plugins = [
     "tests.support.cluster",
     "tests.support.buckets",
 ]
+
+# How long examples take to make, and to run, is the machine's affair.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 # A shell starts what it runs in the background deaf to interrupts, and so would be all that tests
 # start; tests of interrupts must hold there too.
