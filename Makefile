@@ -41,7 +41,7 @@ test: $(DEV_STAMP) ## every fast test, on a real engine
 torture: $(DEV_STAMP) ## the tests that take minutes: kills, power cuts, long histories
 	@$(BIN)/python -m pytest -m torture --timeout 1800 tests
 
-bench: $(DEV_STAMP) ## floors and ours, side by side, about ten minutes; QUICK=1 for one
+bench: $(DEV_STAMP) ## floors and ours, side by side, many minutes; QUICK=1 for a short one
 	@$(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick)
 
 bench-peers: $(DEV_STAMP) ## ours beside etcd, NATS and Durable Streams, where installed

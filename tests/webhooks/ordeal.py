@@ -13,6 +13,7 @@ from statistics import median
 
 from aiohttp import web
 
+from tests.support.held_up import HeldUp, watching_host
 from tests.support.polling import until
 from tests.support.webhooks import Received, Receiver, WebhookApi, stalled
 
@@ -68,18 +69,20 @@ class Sink:
 @dataclass(slots=True, kw_only=True)
 class Verdict:
     """`waits_ms` are those of healthy endpoints: from a version's acknowledgement to the first
-    request that tells of it."""
+    request that tells of it. `left_out` were measured while the host held up the machine."""
 
     deliveries: int = 0
     attempts: int = 0
     repeated_after_taken: int = 0
     waits_ms: list[float] = field(default_factory=list)
+    left_out: int = 0
 
     def add(self, other: "Verdict") -> None:
         self.deliveries += other.deliveries
         self.attempts += other.attempts
         self.repeated_after_taken += other.repeated_after_taken
         self.waits_ms += other.waits_ms
+        self.left_out += other.left_out
 
     @property
     def p99_ms(self) -> float:
@@ -89,7 +92,8 @@ class Verdict:
         return (
             f"{self.deliveries} deliveries, {self.attempts} attempts, "
             f"{self.repeated_after_taken} repeated after they were taken, "
-            f"p50 {median(self.waits_ms):.1f} ms, p99 {self.p99_ms:.1f} ms"
+            f"p50 {median(self.waits_ms):.1f} ms, p99 {self.p99_ms:.1f} ms of "
+            f"{len(self.waits_ms)} waits, {self.left_out} left out"
         )
 
 
@@ -100,6 +104,7 @@ class Ordeal:
         self.sinks: list[Sink] = []
         self._logs: list[str] = []
         self._committed: defaultdict[int, dict[int, float]] = defaultdict(dict)
+        self._held_up = HeldUp()
 
     async def prepare(self, tempers: Mapping[str, int], logs: int) -> None:
         """Makes logs and verified webhooks; tempers are spread evenly over the logs."""
@@ -125,11 +130,12 @@ class Ordeal:
 
     async def load(self, commits: int, *, per_second: float) -> None:
         """Commits to all logs in turn, evenly in time."""
-        began = time.monotonic()
-        for number in range(commits):
-            log = number % len(self._logs)
-            await asyncio.sleep(max(0.0, began + number / per_second - time.monotonic()))
-            await self._commit(log)
+        async with watching_host() as self._held_up:
+            began = time.monotonic()
+            for number in range(commits):
+                log = number % len(self._logs)
+                await asyncio.sleep(max(0.0, began + number / per_second - time.monotonic()))
+                await self._commit(log)
 
     async def _commit(self, log: int) -> None:
         version = await self._api.commit(self._logs[log])
@@ -156,21 +162,24 @@ class Ordeal:
         repeated = 0
         for sink in self.sinks:
             repeated += judge(sink)
-        healthy = [sink for sink in self.sinks if sink.temper == HEALTHY]
+        waits = [w for sink in self.sinks if sink.temper == HEALTHY for w in self._waits(sink)]
+        counted = [end - begin for begin, end in waits if not self._held_up.between(begin, end)]
         return Verdict(
             deliveries=sum(len({r.id for r in sink.requests}) for sink in self.sinks),
             attempts=sum(len(sink.requests) for sink in self.sinks),
             repeated_after_taken=repeated,
-            waits_ms=[1_000 * wait for sink in healthy for wait in self._waits(sink)],
+            waits_ms=[1_000 * max(0.0, wait) for wait in counted],
+            left_out=len(waits) - len(counted),
         )
 
-    def _waits(self, sink: Sink) -> list[float]:
+    def _waits(self, sink: Sink) -> list[tuple[float, float]]:
+        """When each version was acknowledged, and told of."""
         waits = []
         versions = sorted(self._committed[sink.log].items())
         at = 0
         for received in sink.requests:
             while at < len(versions) and versions[at][0] <= received.event["data"]["toVersion"]:
-                waits.append(max(0.0, received.at - versions[at][1]))
+                waits.append((versions[at][1], received.at))
                 at += 1
         return waits
 
