@@ -5,6 +5,7 @@ verdict; starts nothing and breaks nothing.
 """
 
 import asyncio
+import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -129,13 +130,15 @@ class Ordeal:
         return webhook_id
 
     async def load(self, commits: int, *, per_second: float) -> None:
-        """Commits to all logs in turn, evenly in time."""
+        """Commits to all logs in turn, at random times: a clock would beat with the endpoints'
+        own delays, and each slow answer come just with a commit."""
+        draw = random.Random(1)
         async with watching_host() as self._held_up:
-            began = time.monotonic()
+            due = time.monotonic()
             for number in range(commits):
-                log = number % len(self._logs)
-                await asyncio.sleep(max(0.0, began + number / per_second - time.monotonic()))
-                await self._commit(log)
+                due += draw.expovariate(per_second)
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                await self._commit(number % len(self._logs))
 
     async def _commit(self, log: int) -> None:
         version = await self._api.commit(self._logs[log])
