@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from indelible_protocol.errors import ErrorCode
@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 
 from tests.support.engines import Engine
 from tests.support.grown_logs import GrownLog, grow, new_log
+from tests.support.killing import KilledError, killing
 from tests.support.read_back import (
     KEYS,
     check_all,
@@ -125,22 +126,6 @@ async def stored(redis: Redis, log_id: LogId) -> dict[str, object]:
         snapshots: await redis.zrange(snapshots, 0, -1),
         **{key: await redis.hgetall(key) for key in (chunks, blocks, progress, keys.kept(log_id))},
     }
-
-
-class KilledError(Exception):
-    pass
-
-
-def killing(after: int) -> tuple[Callable[[str], None], list[str]]:
-    """A `reach` that ends the process, as it were, at the point of that number."""
-    passed: list[str] = []
-
-    def reach(point: str) -> None:
-        passed.append(point)
-        if len(passed) > after:
-            raise KilledError(point)
-
-    return reach, passed
 
 
 async def test_a_forget_killed_at_any_step_leaves_right_answers_and_goes_on(

@@ -34,6 +34,7 @@ from redis.asyncio import Redis
 
 from tests.support.engines import Engine
 from tests.support.grown_logs import GrownLog, grow, new_log
+from tests.support.killing import KilledError, killing
 from tests.support.polling import until
 from tests.support.read_back import KEYS, check_all, expected_diff, read_diff
 
@@ -202,21 +203,6 @@ async def test_a_log_within_its_budget_and_what_was_committed_of_late_stay(
         len(meta[name]) for name in (b"genesis_header", b"genesis_signature", b"genesis_body")
     )
     assert int(meta[b"archived_bytes"]) == before - held - genesis
-
-
-class KilledError(Exception):
-    pass
-
-
-def killing(after: int) -> tuple[Callable[[str], None], list[str]]:
-    passed: list[str] = []
-
-    def reach(point: str) -> None:
-        passed.append(point)
-        if len(passed) > after:
-            raise KilledError(point)
-
-    return reach, passed
 
 
 async def test_a_mover_killed_at_any_step_leaves_right_answers_and_is_taken_up(

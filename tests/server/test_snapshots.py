@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from tests.support.engines import Engine
 from tests.support.grown_logs import GrownLog, Known, grow, new_log
+from tests.support.killing import KilledError, killing
 from tests.support.polling import until
 
 VERSIONS = 1_500
@@ -76,10 +77,6 @@ async def test_contents_are_the_reference_s_with_and_without_snapshots(
     assert listed >= 2
 
 
-class KilledError(Exception):
-    pass
-
-
 async def test_a_materializer_killed_anywhere_leaves_right_contents_and_is_taken_up(
     redis: Redis, log: GrownLog
 ) -> None:
@@ -92,13 +89,7 @@ async def test_a_materializer_killed_anywhere_leaves_right_contents_and_is_taken
     killed = True
     while killed:
         await redis.delete(*keys.materialized(log_id).all())
-        passed: list[str] = []
-
-        def reach(point: str, passed: list[str] = passed, most: int = len(points)) -> None:
-            passed.append(point)
-            if len(passed) > most:
-                raise KilledError(point)
-
+        reach, passed = killing(len(points))
         killed = False
         try:
             await Materializing(redis, reach=reach).advance(log_id, VERSIONS)
