@@ -41,7 +41,8 @@ class Claim:
     """The sole right to work on a webhook, and the webhook as it was when it was given.
 
     `pending` and `replay` (the next dead letter that is delivered again) are kept up to date
-    by whoever holds the claim. `positions` is None where the caller knows them.
+    by whoever holds the claim. `positions` is None where the caller knows them. Once
+    `released`, nothing can be written with it.
     """
 
     token: str
@@ -49,6 +50,7 @@ class Claim:
     pending: dict[str, Delivery] = field(default_factory=dict)
     replay: Delivery | None = None
     positions: dict[LogId, int] | None = None
+    released: bool = False
 
 
 class Held(NamedTuple):
@@ -186,6 +188,7 @@ class WebhookWork:
         await self._held("webhook_renew", key, claim, ttl_ms)
 
     async def release(self, key: WebhookKey, claim: Claim) -> None:
+        claim.released = True
         await self._call("webhook_renew", key, claim.token, 0)
 
     async def offer(
@@ -214,6 +217,8 @@ class WebhookWork:
         claim: Claim,
         delivery: Delivery,
         fields: Sequence[functions.Argument],
+        *,
+        release: bool,
     ) -> Settled:
         """Records an attempt that failed; the next is at `delivery.due_ms`.
 
@@ -227,7 +232,8 @@ class WebhookWork:
             delivery.delivery_id,
             *(delivery.encode(), delivery.due_ms),
             *("", "", "", "", "", ""),
-            *fields,
+            fields=fields,
+            release=release,
         )
 
     async def finish(
@@ -238,6 +244,7 @@ class WebhookWork:
         fields: Sequence[functions.Argument],
         *,
         died_ms: int | None,
+        release: bool,
     ) -> Settled:
         """Ends a delivery and moves its log's position; `died_ms` if nobody took it.
 
@@ -261,13 +268,22 @@ class WebhookWork:
             limits.MAX_WEBHOOK_DELIVERIES,
             *(letter, limits.MAX_DEAD_LETTERS),
             *(log_id, "" if delivery.to_version is None else delivery.to_version),
-            *fields,
+            fields=fields,
+            release=release,
         )
 
     async def _settle(
-        self, key: WebhookKey, claim: Claim, *arguments: functions.Argument
+        self,
+        key: WebhookKey,
+        claim: Claim,
+        *arguments: functions.Argument,
+        fields: Sequence[functions.Argument],
+        release: bool,
     ) -> Settled:
-        revision, moves, dropped = await self._held("webhook_settle", key, claim, *arguments)
+        revision, moves, dropped = await self._held(
+            "webhook_settle", key, claim, *arguments, int(release), *fields
+        )
+        claim.released = release
         return Settled(int(revision), int(moves), int(dropped))
 
     async def skip(self, key: WebhookKey, claim: Claim, log_id: LogId, version: int) -> Settled:

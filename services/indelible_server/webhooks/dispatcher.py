@@ -284,12 +284,15 @@ class Dispatcher:
 
     def _note_version(self, log_id: LogId, version: int | None) -> None:
         self._versions[log_id] = version
+        moved = []
         for key in self._by_log.get(log_id, ()):
             endpoint = self._endpoints.get(key)
             if endpoint is not None:
                 endpoint.compare({log_id})
                 if endpoint.has_news():
-                    self._wake(key)
+                    moved.append((endpoint.trust.is_suspect, key))
+        for _, key in sorted(moved):  # those that are not come first
+            self._wake(key)
 
     def _wake(self, key: WebhookKey) -> None:
         timer = self._timers.pop(key, None)

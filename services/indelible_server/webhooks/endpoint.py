@@ -142,7 +142,8 @@ class Endpoint:
         if claim is None:
             return None
         self._claim = None
-        await self.tools.work.release(self.key, claim)
+        if not claim.released:
+            await self.tools.work.release(self.key, claim)
         due = [each.due_ms for each in self._sendable(claim) if each.due_ms is not None]
         return max(0, min(due) - self.tools.now_ms()) if due else None
 
@@ -157,7 +158,8 @@ class Endpoint:
             Lost: the webhook is gone.
         """
         fresh = time.monotonic() - self._claimed_at < CLAIM_SECONDS / 2
-        if self._claim is not None and fresh and not self._is_stale:
+        held = self._claim is not None and not self._claim.released
+        if held and fresh and not self._is_stale:
             return None
         self._is_stale = False
         began = time.monotonic()
@@ -178,11 +180,12 @@ class Endpoint:
         """One attempt, or one step towards one; False when there is nothing to do now."""
         claim = self._claim
         assert claim is not None
-        self.is_blocked = any(not each.aside for each in claim.pending.values())
+        self.is_blocked = _blocks(claim)
         due = self._due(claim)
         if due is not None:
             await self._attempt(claim, due)
-            return True
+            self.is_blocked = _blocks(claim)
+            return not claim.released or self._is_stale or self.has_news()
         if self.webhook.state == "unverified":
             if any(each.type == webhooks.CHALLENGE for each in claim.pending.values()):
                 return False
@@ -406,7 +409,9 @@ class Endpoint:
             failures_since_ms=webhook.enabled_ms,
             due_ms=self.tools.now_ms() + round(pause * 1_000),
         )
-        settled = await self.tools.work.retry(self.key, claim, delivery, _fields(webhook))
+        settled = await self.tools.work.retry(
+            self.key, claim, delivery, _fields(webhook), release=self._is_all(claim)
+        )
         claim.pending[delivery.delivery_id] = delivery
         self._adopt_webhook(webhook, settled.revision)
 
@@ -415,7 +420,12 @@ class Endpoint:
     ) -> None:
         died_ms = self.tools.now_ms() if died else None
         settled = await self.tools.work.finish(
-            self.key, claim, delivery, _fields(webhook), died_ms=died_ms
+            self.key,
+            claim,
+            delivery,
+            _fields(webhook),
+            died_ms=died_ms,
+            release=self._is_all(claim) and not self.behind,
         )
         del claim.pending[delivery.delivery_id]
         if delivery.log_id is not None and not delivery.replayed:
@@ -429,6 +439,10 @@ class Endpoint:
                 delivery_id=delivery.delivery_id,
                 letters_dropped=settled.letters_dropped,
             )
+
+    def _is_all(self, claim: Claim) -> bool:
+        """Whether nothing is stored for it beside the delivery that was just attempted."""
+        return len(claim.pending) == 1 and claim.replay is None and not self._is_stale
 
     def _adopt_webhook(self, webhook: Webhook, revision: int) -> None:
         if webhook.state == "disabled" != self.webhook.state:
@@ -447,6 +461,11 @@ class Endpoint:
 
     def _named(self) -> dict[str, str]:
         return {"tenant": self.key.tenant, "webhook_id": self.key.webhook_id}
+
+
+def _blocks(claim: Claim) -> bool:
+    """Whether a delivery is stored that what its logs tell next must wait for."""
+    return any(not each.aside for each in claim.pending.values())
 
 
 def _fields(webhook: Webhook) -> list[Argument]:

@@ -6,6 +6,7 @@
 --       finished (its summary, once it is over) most_finished, else ''
 --       dead (its record, if it may be replayed) most_dead, else ''
 --       log_id, else '' position ('' to let go of the log)
+--       release (1: the claim is given up with it)
 --       then fields of meta and their values
 -- REPLIES: settled revision moves letters_dropped | lost
 -- FLAGS:
@@ -37,7 +38,8 @@ local function webhook_settle(k, args)
     end
     redis.call('HINCRBY', keys.meta, 'moves', 1)
   end
-  redis.call('HSET', keys.meta, unpack(args, 12))
+  redis.call('HSET', keys.meta, unpack(args, 13))
+  if args[12] == '1' then redis.call('DEL', keys.claim) end
   local told = redis.call('HMGET', keys.meta, 'revision', 'moves')
   return {args[1], 'settled', told[1], told[2], dropped}
 end
