@@ -5,6 +5,7 @@ verdict; starts nothing and breaks nothing.
 """
 
 import asyncio
+import gc
 import random
 import time
 from collections import Counter, defaultdict
@@ -133,6 +134,7 @@ class Ordeal:
         """Commits to all logs in turn, at random times: a clock would beat with the endpoints'
         own delays, and each slow answer come just with a commit."""
         draw = random.Random(1)
+        gc.freeze()  # a collection of all that pytest holds would be a wait of ours
         async with watching_host() as self._held_up:
             due = time.monotonic()
             for number in range(commits):

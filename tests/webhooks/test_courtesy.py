@@ -23,7 +23,11 @@ class Work:
 
     def start(self, name: str, *, is_suspect: bool) -> "asyncio.Task[None]":
         async def work() -> None:
-            async with self._courtesy.begun(is_suspect=is_suspect):
+            if is_suspect:
+                await self._courtesy.turn()
+                self.begun.append(name)
+                return
+            with self._courtesy.at_work():
                 self.begun.append(name)
                 await self.end.wait()
 

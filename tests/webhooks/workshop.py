@@ -23,6 +23,7 @@ from indelible_server.store.webhook_records import Delivery, DeliveryState, Webh
 from indelible_server.store.webhook_work import WebhookWork
 from indelible_server.store.webhooks import Subscription, Webhooks
 from indelible_server.telemetry import Metrics
+from indelible_server.webhooks.courtesy import Courtesy
 from indelible_server.webhooks.dispatcher import Dispatcher
 from indelible_server.webhooks.endpoint import Tools
 from indelible_server.webhooks.sending import Sender
@@ -70,6 +71,7 @@ class Workshop:
             logs=Logs(redis),
             sender=self._sender,
             slots=Slots(8),
+            courtesy=Courtesy(),
             secret=SECRET,
             versions=versions,
             now_ms=self.clock,

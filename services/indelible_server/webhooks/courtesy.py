@@ -1,13 +1,14 @@
-"""Who begins first. A webhook whose endpoint failed or was slow of late begins when no other is at
-work, or when it has waited long enough: what it costs falls into the gaps of the others.
+"""Who goes first. A webhook whose endpoint failed or was slow of late takes each of its steps when
+no other is at work, or when it has waited long enough: what it costs falls into the gaps of the
+others.
 
 Knows nothing of what the work is. How many attempts run at once is bounded by `slots`.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PATIENCE_SECONDS = 0.25
 STEP_SECONDS = 0.002
@@ -39,19 +40,17 @@ class Courtesy:
         self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._ushering: asyncio.Task[None] | None = None
 
-    @asynccontextmanager
-    async def begun(self, *, is_suspect: bool) -> AsyncIterator[None]:
-        if is_suspect:
-            await self._turn()
-            yield
-            return
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """The work of one that the others wait for."""
         self._at_work += 1
         try:
             yield
         finally:
             self._at_work -= 1
 
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
+        """Returns when one of the others may take a step."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         self._waiting.append((loop.time() + self._patience_seconds, turn))

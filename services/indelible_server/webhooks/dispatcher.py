@@ -23,7 +23,6 @@ from indelible_server.store.wakeups import Wakeups
 from indelible_server.store.webhook_records import Webhook
 from indelible_server.store.webhook_work import Glance, WebhookKey
 from indelible_server.store.webhooks import listed_logs
-from indelible_server.webhooks.courtesy import Courtesy
 from indelible_server.webhooks.endpoint import Endpoint, Tools
 
 log = structlog.get_logger("indelible_server.webhooks")
@@ -64,7 +63,6 @@ class Dispatcher:
         self._again: set[WebhookKey] = set()
         self._timers: dict[WebhookKey, asyncio.TimerHandle] = {}
         self._due: dict[WebhookKey, int] = {}
-        self._courtesy = Courtesy()
         self._sweep_now = asyncio.Event()
         self._store_failed_at = 0.0
         tools.metrics.webhook_oldest_seconds.set_function(self._oldest_seconds)
@@ -146,6 +144,7 @@ class Dispatcher:
         glances: dict[WebhookKey, Glance] = {}
         changed: set[WebhookKey] = set()
         for at in range(0, len(keys), SWEPT_AT_ONCE):
+            await self._tools.courtesy.turn()
             some = keys[at : at + SWEPT_AT_ONCE]
             seen = {
                 key: glance
@@ -309,9 +308,14 @@ class Dispatcher:
         try:
             while key in self._again and key in self._endpoints:
                 endpoint = self._endpoints[key]
-                async with self._courtesy.begun(is_suspect=endpoint.trust.is_suspect):
+                if endpoint.trust.is_suspect:
+                    await self._tools.courtesy.turn()
                     self._again.discard(key)
                     pause_ms = await self._worked(endpoint)
+                else:
+                    self._again.discard(key)
+                    with self._tools.courtesy.at_work():
+                        pause_ms = await self._worked(endpoint)
         finally:
             del self._workers[key]
         if pause_ms is not None and not self._tools.stopping.is_set():

@@ -30,7 +30,7 @@ from indelible_server.store.webhook_records import (
 from indelible_server.store.webhook_work import Claim, Held, Lost, WebhookKey, WebhookWork
 from indelible_server.telemetry import Metrics
 from indelible_server.webhooks import events
-from indelible_server.webhooks.courtesy import Trust
+from indelible_server.webhooks.courtesy import Courtesy, Trust
 from indelible_server.webhooks.schedule import (
     Verdict,
     is_hopeless,
@@ -58,6 +58,7 @@ class Tools:
     logs: Logs
     sender: Sender
     slots: Slots
+    courtesy: Courtesy
     secret: bytes
     versions: Mapping[LogId, int | None]
     now_ms: Callable[[], int]
@@ -317,6 +318,7 @@ class Endpoint:
 
     async def _attempt(self, claim: Claim, delivery: Delivery) -> None:
         """Sends it, holding the claim as long as that takes, and records what came of it."""
+        await self._turn()
         sending = asyncio.create_task(self._send(delivery))
         try:
             while not (await asyncio.wait({sending}, timeout=CLAIM_SECONDS / 3))[0]:
@@ -328,7 +330,12 @@ class Endpoint:
             sending.cancel()
             await asyncio.wait({sending})
         at_ms, answer = sending.result()
+        await self._turn()
         await self._settle(claim, delivery, at_ms, answer)
+
+    async def _turn(self) -> None:
+        if self.trust.is_suspect:
+            await self.tools.courtesy.turn()
 
     async def _send(self, delivery: Delivery) -> tuple[int, Answer]:
         async with self.tools.slots.taken(is_suspect=self.trust.is_suspect):

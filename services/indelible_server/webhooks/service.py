@@ -22,6 +22,7 @@ from indelible_server.store.wakeups import Wakeups
 from indelible_server.store.watched_objects import watched_objects
 from indelible_server.store.webhook_work import WebhookWork
 from indelible_server.telemetry import Metrics
+from indelible_server.webhooks.courtesy import Courtesy
 from indelible_server.webhooks.dispatcher import Dispatcher, wall_clock_ms
 from indelible_server.webhooks.endpoint import Tools
 from indelible_server.webhooks.sending import Sender
@@ -66,6 +67,7 @@ async def run(
                 logs=Logs(redis, covering),
                 sender=sender,
                 slots=Slots(settings.webhook_attempts_at_once),
+                courtesy=Courtesy(),
                 secret=secret,
                 versions=versions,
                 now_ms=wall_clock_ms,
