@@ -17,7 +17,9 @@ from indelible_protocol import paths
 from indelible_protocol.ids import LogId, to_base64url
 from indelible_server.api.app import make_app
 from indelible_server.api.connections import LanedConnection, Runner
+from indelible_server.api.entry_lane import EntryLane
 from indelible_server.api.lane import CommitLane
+from indelible_server.api.laned import Lanes
 from indelible_server.api.middlewares import canonical_line
 from indelible_server.api.services import Services, make_services
 from indelible_server.settings import Settings
@@ -36,9 +38,9 @@ MSGPACK = "application/msgpack"
 
 @dataclass
 class Watched:
-    """The lane, and what it took."""
+    """The lanes, and what they took."""
 
-    lane: CommitLane
+    lane: Lanes
     taken: int = 0
 
     def begin(
@@ -65,6 +67,10 @@ class Stand:
             body=body,
         )
 
+    def get(self, key: bytes, *headers: str, query: str = "", more: str = "") -> bytes:
+        path = paths.of_key(paths.ENTRY, self.log, key) + more + query
+        return request("GET", path, f"Authorization: Bearer {self.apikey}", *headers)
+
     async def ask(self, *pieces: bytes) -> Exchange:
         """With a key that is known, on a connection where aiohttp's own task is asleep already."""
         await self.services.authenticator.judge(self.apikey)
@@ -87,7 +93,7 @@ async def stand_on(
     )
     clients = connect(engine.url, connections=4, timeout_seconds=5.0)
     services = make_services(settings, SECRET, clients, lambda point: None)
-    watched = Watched(CommitLane(services))
+    watched = Watched(Lanes([CommitLane(services), EntryLane(services)]))
     runner = Runner(
         make_app(services),
         around=canonical_line,

@@ -17,7 +17,9 @@ from indelible_protocol import limits
 
 from indelible_server.api import openapi, operations, routes
 from indelible_server.api.connections import Around, Lane, Runner, refusing
+from indelible_server.api.entry_lane import EntryLane
 from indelible_server.api.lane import CommitLane
+from indelible_server.api.laned import Lanes
 from indelible_server.api.messages import ERRORS_PATH
 from indelible_server.api.middlewares import canonical_line
 from indelible_server.api.services import SERVICES, Services, make_services
@@ -101,7 +103,7 @@ async def _listen(
 ) -> list[web.AppRunner]:
     settings = services.settings
     tls = _tls(settings)
-    app, lane = make_app(services), CommitLane(services)
+    app, lane = make_app(services), Lanes([CommitLane(services), EntryLane(services)])
     runners = [await _site(app, settings.listen, settings, tls, listener, canonical_line, lane)]
     scheme = "https" if tls else "http"
     url = f"{scheme}://{_authority(runners[0])}"

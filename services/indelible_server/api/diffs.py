@@ -1,6 +1,7 @@
 """Handlers of the native API that read: diffs and waits, entries, histories, versions."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -214,13 +215,21 @@ async def entry(request: web.Request) -> web.Response:
     key = key_of(request, identity)
     at = Query(request, (AT,)).version(AT)
     head, found = await request.app[SERVICES].reader.entries(identity.log_id, [key], at)
+    return answer(request, the_entry(head, found, at), headers=place(identity, head))
+
+
+def the_entry(head: Head, found: Sequence[EntryValue], at: int | None) -> messages.Entry:
+    """
+    Raises:
+        Refusal: NONEXISTENT_KEY.
+    """
     if not found:
         raise Refusal(
             ErrorCode.NONEXISTENT_KEY,
             f"the key holds no value at version {head.version if at is None else at}",
             {"current_version": head.version},
         )
-    return answer(request, entry_message(found[0]), headers=place(identity, head))
+    return entry_message(found[0])
 
 
 async def batch_get(request: web.Request) -> web.Response:

@@ -145,7 +145,11 @@ async def store_answer() -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise StoreUnavailable(_reason(error)) from error
+        raise read_refusal(error) from error
+
+
+def read_refusal(error: Exception) -> Refusal:
+    return StoreUnavailable(_reason(error))
 
 
 @asynccontextmanager

@@ -48,6 +48,10 @@ class Covering:
         if len(self._known) > _KNOWN:
             self._known.popitem(last=False)
 
+    def is_covered(self, log_id: LogId, version: int, stored: bytes | int | None) -> bool:
+        """Whether `version` may be shown at once; `stored` as `cover` takes it."""
+        return not self._replicas or version <= max(self._known.get(log_id, 0), int(stored or 0))
+
     async def cover(
         self, log_id: LogId, version: int, stored: bytes | int | None, *, deleted: bool = False
     ) -> None:
@@ -58,10 +62,8 @@ class Covering:
         Raises:
             StoreUnavailable: too few replicas hold it now.
         """
-        if not self._replicas:
-            return
         shown = _DELETED if deleted else version
-        if shown <= max(self._known.get(log_id, 0), int(stored or 0)):
+        if self.is_covered(log_id, shown, stored):
             return
         await self._shared(log_id)
         if self._known.get(log_id, 0) < shown:  # that one had begun before there was this version

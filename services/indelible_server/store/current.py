@@ -4,6 +4,7 @@ What most who read a key ask for. Where the entry is not at hand, or large, ther
 here, and `reading` looks for it. Knows nothing of other versions than the current one.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from indelible_protocol.commands import decode_at
@@ -11,8 +12,11 @@ from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
+from indelible_server.store.batching import BatchingRedis
+from indelible_server.store.cluster import Cluster
 from indelible_server.store.covering import Covering
 from indelible_server.store.entries import EntryValue
+from indelible_server.store.errors import Refusal
 
 MAX_BYTES = 64 << 10  # it shares its connection with others' small answers
 
@@ -32,16 +36,51 @@ async def read(redis: Redis, covering: Covering, log_id: LogId, token: bytes) ->
     Raises:
         StoreUnavailable: no answer.
     """
-    log_keys = keys.of_log(log_id)
-    word, rest = await functions.call(
-        redis, "current", (log_keys.meta, log_keys.commits, log_keys.index), (token, MAX_BYTES)
-    )
-    if word not in ("found", "none"):
+    word, rest = await functions.call(redis, "current", _keys(log_id), (token, MAX_BYTES))
+    if word not in _TELLS:
         return None
-    version, incarnation, first_version, safe = (int(number) for number in rest[:4])
-    await covering.cover(log_id, version, safe)
+    await covering.cover(log_id, int(rest[0]), rest[3])
+    return _current(rest)
+
+
+def ask(
+    redis: BatchingRedis | Cluster,
+    covering: Covering,
+    log_id: LogId,
+    token: bytes,
+    deliver: Callable[[Current | Refusal | None], None],
+) -> None:
+    """`read` without a task: `deliver` gets what it returns or raises, and must not raise.
+
+    None also where it is not known yet that what was found may be shown.
+    """
+
+    def answered(reply: tuple[str, functions.Reply] | Refusal) -> None:
+        if isinstance(reply, Refusal):
+            deliver(reply)
+            return
+        word, rest = reply
+        found = None
+        if word in _TELLS and covering.is_covered(log_id, int(rest[0]), rest[3]):
+            found = _current(rest)
+        deliver(found)
+
+    functions.ask(redis, "current", _keys(log_id), (token, MAX_BYTES), answered)
+
+
+_TELLS = ("found", "none")
+
+
+def _keys(log_id: LogId) -> tuple[str, str, str]:
+    log_keys = keys.of_log(log_id)
+    return log_keys.meta, log_keys.commits, log_keys.index
+
+
+def _current(rest: functions.Reply) -> Current:
+    """Of version, incarnation, first_version, safe, and what the key holds if anything."""
+    version, incarnation, first_version = int(rest[0]), int(rest[1]), int(rest[2])
     entry = None
-    if word == "found":
+    if len(rest) > 4:
         entry_version, command = rest[4:]
         assert isinstance(command, bytes)
         _, key, sealed_key, value, _ = decode_at(command, 0).command

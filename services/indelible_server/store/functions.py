@@ -25,6 +25,7 @@ from indelible_server.store.cluster import Cluster, primaries
 from indelible_server.store.connection import (
     distrust,
     end_tasks,
+    read_refusal,
     store_answer,
     write_outcome,
     write_refusal,
@@ -222,11 +223,12 @@ def ask(
     arguments: Sequence[Argument],
     deliver: Callable[[tuple[str, Reply] | Refusal], None],
 ) -> None:
-    """`call` of a verb that writes, without a task: `deliver` gets what it returns or raises.
+    """`call` without a task: `deliver` gets what it returns or raises.
 
     It is called once, whatever becomes of who asked, and must not raise.
     """
-    nonce, command = _command(source()[1][verb], keys, arguments)
+    function = source()[1][verb]
+    nonce, command = _command(function, keys, arguments)
 
     def delivered(reply: Any) -> None:
         if isinstance(reply, ResponseError) and _is_unknown_there(reply):
@@ -234,7 +236,7 @@ def ask(
             _loading.add(task)
             task.add_done_callback(_loading.discard)
         elif isinstance(reply, Exception):
-            deliver(write_refusal(reply))
+            deliver(write_refusal(reply) if function.writes else read_refusal(reply))
         elif _is_of(nonce, reply):
             deliver((reply[1].decode(), reply[2:]))
         else:

@@ -7,7 +7,14 @@ cached. Knows nothing of HTTP or of waiting.
 
 import asyncio
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,9 +29,11 @@ from redis.asyncio import Redis
 
 from indelible_server.store import current, keys
 from indelible_server.store.archive import Archive
-from indelible_server.store.cluster import part_of
+from indelible_server.store.batching import BatchingRedis
+from indelible_server.store.cluster import Cluster, part_of
 from indelible_server.store.connection import store_answer
 from indelible_server.store.covering import Covering
+from indelible_server.store.current import Current
 from indelible_server.store.entries import (
     Entries,
     EntryValue,
@@ -79,6 +88,7 @@ class Reader:
     ) -> None:
         archive = archive or Archive(redis)
         self._redis = redis
+        self._batching = redis if isinstance(redis, (BatchingRedis, Cluster)) else None
         self._covering = covering or Covering(redis, 0)
         self._names = Names(redis, self._covering)
         self._versions = Versions(redis, archive)
@@ -258,14 +268,33 @@ class Reader:
         if at is None and len(tokens) == 1:
             found = await current.read(self._redis, self._covering, log_id, tokens[0])
             if found is not None:
-                *told, entry = found
-                return Head(*told), [] if entry is None else [entry]
+                return _shown(found)
         head = None
         while True:
             try:
                 return await self._entries_of(log_id, tokens, at)
             except MissingError:
                 head = await self._moved(log_id, head)
+
+    def begin_entry(
+        self,
+        log_id: LogId,
+        token: bytes,
+        deliver: Callable[[tuple[Head, list[EntryValue]] | Refusal | None], None],
+    ) -> None:
+        """`entries` of one key at the head, without a task where it is at hand.
+
+        `deliver` gets what that returns or raises, or None if only that can tell; it is called
+        once and must not raise.
+        """
+
+        def found(told: Current | Refusal | None) -> None:
+            deliver(_shown(told) if isinstance(told, Current) else told)
+
+        if self._batching is None:
+            deliver(None)
+        else:
+            current.ask(self._batching, self._covering, log_id, token, found)
 
     async def _entries_of(
         self, log_id: LogId, tokens: Sequence[bytes], at: int | None
@@ -427,6 +456,11 @@ class Reader:
             else:
                 first = stored.version + 1
             batch = next_batch(batch, size)
+
+
+def _shown(found: Current) -> tuple[Head, list[EntryValue]]:
+    *told, entry = found
+    return Head(*told), [] if entry is None else [entry]
 
 
 _HEAD_FIELDS = ("version", "incarnation", "first_version", "deleted", "safe")

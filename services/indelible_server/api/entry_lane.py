@@ -1,0 +1,114 @@
+"""Keys' current entries past the routes, as commits go (`lane`).
+
+Takes what is plain: a GET of one key at the head, by an API key and of a log that are known. What
+is not at hand in one call is looked for as the routes would.
+"""
+
+import asyncio
+from functools import partial
+
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+from indelible_protocol import messages, paths
+from indelible_protocol.errors import ProtocolError
+from indelible_protocol.ids import from_base64url
+from indelible_protocol.messages import Form
+
+from indelible_server.api.connections import LanedConnection
+from indelible_server.api.diff_headers import place
+from indelible_server.api.diffs import the_entry
+from indelible_server.api.laned import FORMS, ID_CHARS, LanedRequest, asker_of, is_plain
+from indelible_server.api.messages import accepted_form
+from indelible_server.api.requests import check_key
+from indelible_server.api.services import Services
+from indelible_server.store.entries import EntryValue
+from indelible_server.store.errors import Refusal
+from indelible_server.store.reading import Head
+
+_Found = tuple[Head, list[EntryValue]]
+_ENTRY = ("GET", paths.ENTRY)
+_BEFORE, _rest = paths.ENTRY.split("{log_id}")
+_BETWEEN = _rest.removesuffix("{key}")
+_ID_END = len(_BEFORE) + ID_CHARS
+_KEY_AT = _ID_END + len(_BETWEEN)
+
+
+class EntryLane:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._looking: set[asyncio.Task[None]] = set()
+
+    def begin(
+        self, connection: LanedConnection, message: RawRequestMessage, body: StreamReader
+    ) -> bool:
+        """Whether it takes the request. Nothing is refused here that the routes would not."""
+        path = message.path
+        if (
+            message.method != "GET"
+            or not path.startswith(_BEFORE)
+            or not path.startswith(_BETWEEN, _ID_END)
+            or not is_plain(message)
+            or body.total_bytes
+            or self._services.draining
+        ):
+            return False
+        asker = asker_of(self._services, message, path[len(_BEFORE) : _ID_END])
+        if asker is None:
+            return False
+        form = FORMS.get(asker.headers.get("content-type", Form.JSON.value))
+        try:
+            key = check_key(from_base64url(path[_KEY_AT:], "key"), asker.identity)
+        except ProtocolError:
+            return False
+        if form is None:
+            return False
+        accept = accepted_form(asker.headers.get("accept", ""), form)
+        request = LanedRequest(self._services, connection, _ENTRY, asker.identity, accept, None)
+        try:
+            turn = self._services.authenticator.admit(asker.credential)
+        except Refusal as refusal:
+            request.refuse(refusal)
+            return True
+        if turn is None:
+            self._read(request, key)
+        else:
+            turn.add_done_callback(partial(self._read, request, key))
+        return True
+
+    def _read(self, request: LanedRequest, key: bytes, _turn: object = None) -> None:
+        if request.is_gone:  # while it waited for its turn
+            request.observe(499, None)
+            return
+        found = partial(self._found, request, key)
+        try:
+            self._services.reader.begin_entry(request.identity.log_id, key, found)
+        except Exception as error:
+            request.refuse(error)
+
+    def _found(self, request: LanedRequest, key: bytes, found: _Found | Refusal | None) -> None:
+        if found is None:
+            task = asyncio.ensure_future(self._look_for(request, key))
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
+        elif isinstance(found, Refusal):
+            request.refuse(found)
+        else:
+            _answer(request, found)
+
+    async def _look_for(self, request: LanedRequest, key: bytes) -> None:
+        reader, log_id = self._services.reader, request.identity.log_id
+        try:
+            found = await reader.entries(log_id, [key], None)
+        except Exception as error:
+            request.refuse(error)
+        else:
+            _answer(request, found)
+
+
+def _answer(request: LanedRequest, found: _Found) -> None:
+    head, entries = found
+    try:
+        body = messages.encode(the_entry(head, entries, None), request.accept)
+        request.answer(200, place(request.identity, head), body)
+    except Exception as error:
+        request.refuse(error)

@@ -1,0 +1,212 @@
+"""A request past the routes: what every lane knows it by, and its answer, written at once.
+
+Owns which heads are plain enough, and the bytes of an answer: the same, whichever way a request
+took. Knows nothing of what is asked.
+"""
+
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from http import HTTPStatus
+from typing import NamedTuple
+
+import structlog
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE, HttpVersion11, RawRequestMessage
+from aiohttp.streams import StreamReader
+from indelible_protocol.errors import ErrorCode, ProtocolError
+from indelible_protocol.ids import parse_log_id
+from indelible_protocol.messages import Form
+
+from indelible_server.api.connections import Lane, LanedConnection
+from indelible_server.api.messages import explained, problem_parts
+from indelible_server.api.request_ids import new_request_id
+from indelible_server.api.requests import DEFAULT_DATABASE
+from indelible_server.api.services import Services
+from indelible_server.store.admission import LogIdentity
+from indelible_server.store.errors import Refusal
+from indelible_server.store.tenants import Credential
+from indelible_server.telemetry import AnsweredRequest, log_request
+
+log = structlog.get_logger("indelible_server.api")
+
+FORMS = {form.value: form for form in Form}
+ID_CHARS = 43  # a log's id in a path: unpadded base64 of 32 bytes
+
+_READ = {
+    b"authorization": "authorization",
+    b"content-type": "content-type",
+    b"accept": "accept",
+    b"idempotency-key": "idempotency-key",
+    b"indelible-database": "indelible-database",
+}
+_UNUSUAL = frozenset({b"expect", b"content-encoding", b"transfer-encoding", b"upgrade"})
+_CLOSE = "Connection: close\r\n"
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_log_id_of = lru_cache(maxsize=1 << 14)(parse_log_id)
+
+
+class Lanes:
+    """Several of them: a request takes the first that takes it."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = lanes
+
+    def begin(
+        self, connection: LanedConnection, message: RawRequestMessage, body: StreamReader
+    ) -> bool:
+        return any(lane.begin(connection, message, body) for lane in self._lanes)
+
+
+class Asker(NamedTuple):
+    """Who asks, about which log, with which of the headers that a lane reads."""
+
+    credential: Credential
+    identity: LogIdentity
+    headers: dict[str, str]
+
+
+def is_plain(message: RawRequestMessage) -> bool:
+    """Whether the connection goes on as before once it is answered."""
+    return message.version == HttpVersion11 and not message.should_close and not message.upgrade
+
+
+def asker_of(services: Services, message: RawRequestMessage, log_id: str) -> Asker | None:
+    """None if the routes have to look: at unusual headers, for a key or a log not known of late."""
+    headers = _headers(message)
+    if not headers:
+        return None
+    scheme, _, apikey = headers.get("authorization", "").partition(" ")
+    credential = services.authenticator.known(apikey.strip())
+    if scheme.lower() != "bearer" or credential is None:
+        return None
+    try:
+        identity = services.logs.known(_log_id_of(log_id))
+    except ProtocolError:
+        return None
+    database = headers.get("indelible-database", DEFAULT_DATABASE)
+    if identity is None or identity.tenant != credential.tenant or identity.database != database:
+        return None
+    return Asker(credential, identity, headers)
+
+
+class LanedRequest:
+    """One request under way, and its answer in the form `accept`. `size_bytes` is its body's."""
+
+    __slots__ = (
+        *("_connection", "_id", "_method", "_route", "_size_bytes"),
+        *("_started", "accept", "identity", "services"),
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        connection: LanedConnection,
+        operation: tuple[str, str],
+        identity: LogIdentity,
+        accept: Form,
+        size_bytes: int | None,
+    ) -> None:
+        """`operation` is its method and its route."""
+        self._method, self._route = operation
+        self._connection = connection
+        self._id = new_request_id()
+        self._started = time.perf_counter()
+        self.accept = accept
+        self._size_bytes = size_bytes
+        self.services = services
+        self.identity = identity
+
+    @property
+    def is_gone(self) -> bool:
+        return self._connection.transport is None
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        """`body` is in the form that was asked for."""
+        headers["Content-Type"] = self.accept.value
+        self._answer(status, None, headers, body)
+
+    def refuse(self, error: Exception) -> None:
+        if isinstance(error, (Refusal, ProtocolError)):
+            code, message, details = explained(error)
+        else:
+            log.error("request.failed", request_id=self._id, route=self._route, exc_info=error)
+            code, details = ErrorCode.INTERNAL_ERROR, {}
+            message = "the server failed; its log tells more under this request_id"
+        headers, body = problem_parts(code, message, details, request_id=self._id, form=self.accept)
+        self._answer(code.http_status, code, headers, body)
+
+    def fail(self, error: Exception) -> None:
+        """Not even a refusal could be told."""
+        log.exception("request.failed", request_id=self._id, route=self._route, exc_info=error)
+        self._connection.force_close()
+
+    def _answer(
+        self, status: int, code: ErrorCode | None, headers: dict[str, str], body: bytes
+    ) -> None:
+        """The line first, as for every request."""
+        self.observe(499 if self.is_gone else status, code)
+        close = self.services.draining
+        answer = answer_bytes(status, headers, self._id, body, close=close)
+        self._connection.answer(answer, close=close)
+
+    def observe(self, status: int, code: ErrorCode | None) -> None:
+        seconds = time.perf_counter() - self._started
+        observe(
+            *(self.services, (self._method, self._route), self._id, status, seconds),
+            *(self._size_bytes, code, self.identity.tenant),
+        )
+
+
+def observe(
+    services: Services,
+    operation: tuple[str, str],
+    request_id: str,
+    status: int,
+    seconds: float,
+    size_bytes: int | None,
+    code: ErrorCode | None,
+    tenant: str | None = None,
+) -> None:
+    method, route = operation
+    services.metrics.requests.add(route, method, status, seconds)
+    log_request(
+        AnsweredRequest(
+            request_id=request_id,
+            method=method,
+            route=route,
+            status=status,
+            code=code.name if code is not None else None,
+            tenant=tenant,
+            took_ms=round(seconds * 1_000, 2),
+            waited=False,
+            size_bytes=size_bytes,
+        )
+    )
+
+
+def answer_bytes(
+    status: int, headers: dict[str, str], request_id: str, body: bytes, *, close: bool = False
+) -> bytes:
+    told = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    head = (
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\n{told}indelible-request-id: {request_id}\r\n"
+        f"Content-Length: {len(body)}\r\nDate: {rfc822_formatted_time()}\r\n"
+        f"Server: {SERVER_SOFTWARE}\r\n{_CLOSE if close else ''}\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+def _headers(message: RawRequestMessage) -> dict[str, str] | None:
+    """Those that a lane reads; None if one stands twice, or any is unusual."""
+    found: dict[str, str] = {}
+    for raw_name, value in message.raw_headers:
+        lower = raw_name.lower()
+        name = _READ.get(lower)
+        if name is not None:
+            if name in found or not value.isascii():
+                return None
+            found[name] = value.decode("ascii")
+        elif lower in _UNUSUAL:
+            return None
+    return found
