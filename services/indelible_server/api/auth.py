@@ -1,6 +1,7 @@
 """Who sends a request: from the API key to the tenant, and from nothing else.
 
-Remembers a valid key for a few seconds, which bounds how long a revoked one still works.
+Remembers a valid key for a few seconds, which bounds how long a revoked one still works. A key
+in use is asked for again before it is forgotten, so that nobody waits for that.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from indelible_server.store.shared_reads import SharedReads
 from indelible_server.store.tenants import Credential, Tenants
 
 REMEMBERED_SECONDS = 5.0
+RENEWED_SECONDS = 2.5
 _REMEMBERED = 10_000
 _MAX_KEY_CHARS = 256
 
@@ -33,6 +35,7 @@ class Authenticator:
         self._turns = turns
         self._now = now
         self._known: OrderedDict[bytes, tuple[Credential, float]] = OrderedDict()
+        self._renewing: dict[bytes, asyncio.Task[Credential]] = {}
 
     async def authenticate(self, apikey: str) -> Credential:
         """Returns when it is the tenant's turn.
@@ -57,23 +60,44 @@ class Authenticator:
             return known
         if not apikey or len(apikey) > _MAX_KEY_CHARS or not apikey.isascii():
             raise _bad_key()
-        digest = sha256(apikey.encode()).digest()
-        # When a thousand come back at once, one read for all of them is enough.
-        [credential] = await self._reads.read([apikey])
-        if credential is None:
-            raise _bad_key()
-        self._known.pop(digest, None)  # the newest stands last
-        self._known[digest] = (credential, self._now() + REMEMBERED_SECONDS)
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return credential
+        return await self._look(apikey, sha256(apikey.encode()).digest())
 
     def known(self, apikey: str) -> Credential | None:
         """Whose it is, if it was valid of late."""
         if len(apikey) > _MAX_KEY_CHARS or not apikey.isascii():
             return None
-        known = self._known.get(sha256(apikey.encode()).digest())
-        return known[0] if known is not None and self._now() < known[1] else None
+        digest = sha256(apikey.encode()).digest()
+        known = self._known.get(digest)
+        if known is None:
+            return None
+        credential, since = known
+        age = self._now() - since
+        if age >= RENEWED_SECONDS and digest not in self._renewing:
+            self._renew(apikey, digest)
+        return credential if age < REMEMBERED_SECONDS else None
+
+    def _renew(self, apikey: str, digest: bytes) -> None:
+        """One look for all who bring the key now; whoever needs its outcome looks for itself."""
+        task = self._renewing[digest] = asyncio.ensure_future(self._look(apikey, digest))
+
+        def ended(task: "asyncio.Task[Credential]") -> None:
+            del self._renewing[digest]
+            if not task.cancelled():
+                task.exception()
+
+        task.add_done_callback(ended)
+
+    async def _look(self, apikey: str, digest: bytes) -> Credential:
+        began = self._now()
+        # When a thousand come back at once, one read for all of them is enough.
+        [credential] = await self._reads.read([apikey])
+        self._known.pop(digest, None)  # the newest stands last
+        if credential is None:
+            raise _bad_key()
+        self._known[digest] = (credential, began)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return credential
 
     def admit(self, credential: Credential) -> "asyncio.Future[None] | None":
         """Done when it is the tenant's turn; None if it is now.
