@@ -277,6 +277,23 @@ async def test_a_commit_under_way_outlives_the_idle_time_and_the_next_waits_for_
         writer.close()
 
 
+async def test_a_connection_is_idle_from_the_end_of_its_wait_and_not_before(engine: Engine) -> None:
+    async with stand_on(engine, idle_seconds=0.2) as stand:
+        reader, writer = await asyncio.open_connection(
+            *stand.url.removeprefix("http://").split(":")
+        )
+        path = paths.of_log(paths.DIFF, stand.log) + "?from=0&wait=0.7"
+        ask = request("GET", path, f"Authorization: Bearer {stand.apikey}")
+        async with asyncio.timeout(10):
+            for _ in range(2):
+                writer.write(ask)
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert b" 204 " in head
+                assert b"close" not in head
+            assert await reader.read() == b""
+        writer.close()
+
+
 async def test_a_process_that_goes_away_says_so_with_its_last_answer(
     stand: Stand, engine: Engine
 ) -> None:

@@ -5,6 +5,7 @@ key. What a lane takes does not go through aiohttp's tasks, routes and answers. 
 of what a request is about.
 """
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
 
@@ -80,7 +81,9 @@ class _Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         connection = LanedConnection(self, loop=self._loop, **self._kwargs)
-        connection.lane = self._lane
+        if self._lane is not None:
+            connection.lane = self._lane
+            connection._messages = cast("deque[Any]", _Messages())
         return connection
 
 
@@ -91,6 +94,15 @@ _INSIDES = frozenset(
         *("_keepalive_timeout", "_next_keepalive_close_time"),
     }
 )
+
+
+class _Messages(list[Any]):
+    """What aiohttp calls of a deque, for a few: an empty deque takes 0.7 KiB of each connection."""
+
+    __slots__ = ()
+
+    def popleft(self) -> Any:
+        return self.pop(0)
 
 
 class LanedConnection(web.RequestHandler):
