@@ -86,7 +86,8 @@ class ConflictError(IndelibleError):
 
     `index` is that of the command that failed, None where the expected version did;
     `current_version` is what the log was at, None where the service did not say. `sealed` is
-    what the commit's keys held at that version, where that was asked for.
+    what the commit's keys held at that version, where that was asked for. `ticket` is for the
+    next try: see `transacting`.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class ConflictError(IndelibleError):
         index: int | None = None,
         current_version: int | None = None,
         sealed: "Sequence[Entry] | None" = None,
+        ticket: str = "",
         code: ErrorCode | None = None,
         request_id: str = "",
     ) -> None:
@@ -103,6 +105,7 @@ class ConflictError(IndelibleError):
         self.index = index
         self.current_version = current_version
         self.sealed = sealed
+        self.ticket = ticket
 
 
 class NotFoundError(IndelibleError):

@@ -150,14 +150,14 @@ class AsyncLog(AsyncView[Entry]):
         expect_version: int | None,
         source: str,
         *,
-        ask_entries: bool = False,
+        ticket: str = "",
     ) -> Commit:
         if expect_version is not None:
             check_version(expect_version, "expect_version")
         wanted = _listed(commands)
         try:
             draft = await self._draft(wanted, expect_version, source)
-            return await self._writer.commit(draft, ask_entries=ask_entries)
+            return await self._writer.commit(draft, ticket=ticket)
         except RequestError as error:
             if error.code is ErrorCode.STALE_EPOCH:
                 await self._handle.refresh()
@@ -166,7 +166,7 @@ class AsyncLog(AsyncView[Entry]):
             else:
                 raise
         draft = await self._draft(wanted, expect_version, source)
-        return await self._writer.commit(draft, ask_entries=ask_entries)
+        return await self._writer.commit(draft, ticket=ticket)
 
     async def transact(
         self,

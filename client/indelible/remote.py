@@ -19,6 +19,7 @@ from indelible.retry import Attempts
 from indelible.transport import Answer, OversizeError, Request, Transport
 
 A = TypeVar("A", bound=Message)
+WANTED = "wanted"  # a ticket, of who has none
 P = TypeVar("P", messages.History, messages.Versions)
 
 
@@ -129,15 +130,17 @@ class RemoteLog:
         )
 
     async def commit(
-        self, commit: messages.Commit, timeout_seconds: float, *, ask_entries: bool = False
+        self, commit: messages.Commit, timeout_seconds: float, *, ticket: str = ""
     ) -> Answer[messages.Committed]:
-        """One attempt. With `ask_entries`, a conflict tells what the commit's keys hold."""
+        """One attempt. With a ticket, or WANTED, a conflict tells what the commit's keys hold, and
+        may give a ticket for the next."""
         request = Request(
             method="POST",
             path=self._path(paths.COMMITS),
             answer=messages.Committed,
-            query={"conflict": "entries"} if ask_entries else None,
+            query={"conflict": "entries"} if ticket else None,
             body=commit,
+            ticket=ticket,
         )
         return self._noted(await self.service.transport.send(request, timeout_seconds))
 

@@ -38,6 +38,7 @@ MAX_IN_FLIGHT = 64  # requests but waits, for each client
 CONNECT_SECONDS = 5.0
 ATTEMPT_SECONDS = 10.0
 WAIT_MARGIN_SECONDS = 5.0
+MAX_TICKET_CHARS = 64
 IN_ONE_PIECE_BYTES = 1 << 18  # more would hold the event loop, and aiohttp warns of it at 1 MiB
 
 _FORMS = {
@@ -95,6 +96,7 @@ class Request(Generic[A]):
     query: Mapping[str, str] | None = None
     body: Message | None = None
     wait_seconds: float = 0.0
+    ticket: str = ""
 
     @property
     def changes(self) -> bool:
@@ -272,6 +274,8 @@ class Transport:
     ) -> Answer[A]:
         data: bytes | io.BytesIO | None = None
         headers = {}
+        if request.ticket:
+            headers["Indelible-Ticket"] = request.ticket
         if request.body is not None:
             data = messages.encode(request.body, Form.MSGPACK)
             if len(data) > IN_ONE_PIECE_BYTES:
@@ -462,6 +466,7 @@ def _error_of(
             index=_whole(problem.details.get("index")),
             current_version=_whole(problem.details.get("current_version")),
             sealed=_entries(problem.details.get("entries")),
+            ticket=_ticket(problem.details.get("ticket")),
             code=code,
             request_id=request_id,
         )
@@ -475,6 +480,11 @@ def _error_of(
             request_id=request_id,
         )
     return kind(problem.message, code=code, request_id=request_id)
+
+
+def _ticket(value: object) -> str:
+    is_one = isinstance(value, str) and value.isascii() and value.isprintable()
+    return str(value)[:MAX_TICKET_CHARS] if is_one else ""
 
 
 def _entries(value: object) -> list[messages.Entry] | None:

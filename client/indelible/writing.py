@@ -180,8 +180,8 @@ class Writer:
         self._handle = handle
         self._chains = Chains()
 
-    async def commit(self, draft: Draft, *, ask_entries: bool = False) -> Commit:
-        """The outcome of `draft`. With `ask_entries`, a conflict tells what its keys hold.
+    async def commit(self, draft: Draft, *, ticket: str = "") -> Commit:
+        """The outcome of `draft`; `ticket` as in `RemoteLog.commit`.
 
         Raises:
             OutcomeUnknownError: no answer until the deadline; the commit may be in, now or
@@ -191,7 +191,7 @@ class Writer:
         attempts = Attempts(self._handle.service.timeout_seconds)
         async with self._chains.chain(attempts.remaining_seconds) as chain:
             signed = self._signed(chain, draft)
-            return await self._settle(chain, signed, attempts, ask_entries=ask_entries)
+            return await self._settle(chain, signed, attempts, ticket=ticket)
 
     async def settle(self, commit_id: CommitId) -> Commit:
         """The outcome of a commit that was sent before; sends it again for that.
@@ -248,7 +248,7 @@ class Writer:
         signed: SignedCommit,
         attempts: Attempts,
         *,
-        ask_entries: bool = False,
+        ticket: str = "",
     ) -> Commit:
         """Sends the same bytes until there is an answer to them, or the deadline passes."""
         message = messages.Commit(
@@ -258,7 +258,7 @@ class Writer:
             try:
                 committed = held(
                     await self._handle.remote.commit(
-                        message, attempts.remaining_seconds, ask_entries=ask_entries
+                        message, attempts.remaining_seconds, ticket=ticket
                     )
                 )
             except UnavailableError as error:

@@ -2,8 +2,9 @@
 
 Runs in a worker process. Each writer does what a transaction of the library does, and waits as
 long (`indelible.transacting`): it reads the key, sets it on condition that it is still that entry,
-tries again at once with what a refusal told, and later reads anew. A refusal names the log's
-version, which is the entry's too, because the log holds this one key.
+tries again at once with what a refusal told and the ticket that it gave; where none is given, later
+it waits and reads anew. A refusal names the log's version, which is the entry's too, because the
+log holds this one key.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgpack
+from indelible.remote import WANTED
 from indelible.transacting import BACKOFF, EAGER_ATTEMPTS
 from indelible_protocol import paths
 from indelible_protocol.ids import LogId
@@ -85,8 +88,9 @@ async def _write(
     read = request("GET", paths.of_key(paths.ENTRY, plan.log_id, KEY), apikey=plan.apikey)
     won: list[int] = []
     attempts = lost = 0
+    ticket = WANTED
     known = -1  # nothing: it is read before the next attempt
-    while time.perf_counter() < ends:
+    while time.perf_counter() < ends or ticket != WANTED:  # who has one uses it
         if known < 0:
             answer = await connection.ask(read)
             check(answer.status in (200, 404), f"a read was answered with {answer.status}")
@@ -94,18 +98,22 @@ async def _write(
         value = (b"writer %d, attempt %d" % (writer, attempts)).ljust(256)
         body = opaque_body([(KEY, value)], expect_entry=known)
         attempts += 1
-        answer = await connection.ask(commit_request(plan.log_id, body, apikey=plan.apikey))
+        answer = await connection.ask(
+            commit_request(plan.log_id, body, apikey=plan.apikey, ticket=ticket)
+        )
         check(
             answer.status in (201, 412) and answer.version >= known,
             f"a compare-and-set was answered with {answer.status} at {answer.version}",
         )
         if answer.status == 201:
             won.append(answer.version)
-            known, lost = -1, 0
+            known, lost, ticket = -1, 0, WANTED
             continue
         known = answer.version
         lost += 1
-        if lost > EAGER_ATTEMPTS:
+        given = msgpack.unpackb(answer.body)["details"].get("ticket")
+        ticket = given or WANTED
+        if lost > EAGER_ATTEMPTS and not given:
             known = -1
             pause = rng.uniform(0, BACKOFF.ceiling_seconds(lost - EAGER_ATTEMPTS))
             await asyncio.sleep(min(pause, max(0.0, ends - time.perf_counter())))

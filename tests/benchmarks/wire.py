@@ -33,7 +33,9 @@ class UnreadableAnswerError(Exception):
     """Bytes that no server here should send."""
 
 
-def request(method: str, path: str, *, apikey: str = "", body: bytes = b"") -> bytes:
+def request(
+    method: str, path: str, *, apikey: str = "", body: bytes = b"", ticket: str = ""
+) -> bytes:
     head = [
         f"{method} {path} HTTP/1.1",
         "Host: 127.0.0.1",
@@ -41,6 +43,8 @@ def request(method: str, path: str, *, apikey: str = "", body: bytes = b"") -> b
     ]
     if apikey:
         head.append(f"Authorization: Bearer {apikey}")
+    if ticket:
+        head.append(f"Indelible-Ticket: {ticket}")
     if method != "GET":
         head += [f"Content-Type: {MSGPACK}", f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, "", ""]).encode() + body
@@ -70,8 +74,10 @@ def sealed_body(commit: SignedCommit) -> bytes:
     return packed
 
 
-def commit_request(log_id: LogId, body: bytes, *, apikey: str) -> bytes:
-    return request("POST", paths.of_log(paths.COMMITS, log_id), apikey=apikey, body=body)
+def commit_request(log_id: LogId, body: bytes, *, apikey: str, ticket: str = "") -> bytes:
+    """With a ticket as a transaction sends it, which asks for entries too."""
+    path = paths.of_log(paths.COMMITS, log_id) + ("?conflict=entries" if ticket else "")
+    return request("POST", path, apikey=apikey, body=body, ticket=ticket)
 
 
 def wait_request(log_id: LogId, since: int, *, apikey: str, wait_seconds: int) -> bytes:

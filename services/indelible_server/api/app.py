@@ -195,6 +195,7 @@ async def _drain(services: Services, runners: list[web.AppRunner], retiring: asy
         for site in list(runner.sites):
             await site.stop()
     services.wakeups.drain()
+    services.tickets.drain()
     async with asyncio.TaskGroup() as ends:
         finishing = ends.create_task(services.committer.finish(FINISH_SECONDS))
         # A closing connection does not wait long for its answer: a thousand ends take longer.

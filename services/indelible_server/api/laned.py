@@ -40,7 +40,9 @@ _READ = {
     b"idempotency-key": "idempotency-key",
     b"indelible-database": "indelible-database",
 }
-_UNUSUAL = frozenset({b"expect", b"content-encoding", b"transfer-encoding", b"upgrade"})
+_UNUSUAL = frozenset(
+    {b"expect", b"content-encoding", b"transfer-encoding", b"upgrade", b"indelible-ticket"}
+)
 _CLOSE = "Connection: close\r\n"
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _log_id_of = lru_cache(maxsize=1 << 14)(parse_log_id)

@@ -1,9 +1,12 @@
 """Handlers of the native API that make, list, describe and delete logs, and commit to them."""
 
+from functools import partial
+
 from aiohttp import web
 from indelible_protocol import limits, messages, paths
 from indelible_protocol.commands import LogKind
 from indelible_protocol.errors import ErrorCode, ProtocolError
+from indelible_protocol.semantics import Acknowledged
 from indelible_protocol.signing import SignedCommit
 from msgspec import to_builtins
 
@@ -16,20 +19,15 @@ from indelible_server.api.messages import (
     read_bytes,
     read_message,
 )
-from indelible_server.api.parameters import CONFLICT, CURSOR, GROUP, KIND, LIMIT, Query
+from indelible_server.api.middlewares import WAITED
+from indelible_server.api.parameters import CONFLICT, CURSOR, GROUP, KIND, LIMIT, TICKET, Query
 from indelible_server.api.requests import log_of, name_of, scope_of
-from indelible_server.api.services import SERVICES
+from indelible_server.api.services import SERVICES, Services
+from indelible_server.api.tickets import CONFLICTS
 from indelible_server.store.admission import Admitted, LogIdentity, admit_sealed
 from indelible_server.store.errors import Refusal
 from indelible_server.store.logs import LogDescription, OpenedLog
 from indelible_server.store.reading import Reader
-
-_CONFLICTS = {
-    ErrorCode.UNEXPECTED_VERSION,
-    ErrorCode.UNEXPECTED_VALUE,
-    ErrorCode.NONEXISTENT_VALUE,
-    ErrorCode.UNEXPECTED_ENTRY,
-}
 
 
 async def create(request: web.Request) -> web.Response:
@@ -110,12 +108,13 @@ async def commit(request: web.Request) -> web.Response:
     admitted = admit(identity, form, data, key)
     if isinstance(admitted, SignedCommit):
         admitted = admit_sealed(identity, admitted, await services.logs.control_head(identity))
-    try:
-        outcome = await services.committer.commit(identity, admitted)
-    except Refusal as refusal:
-        if wants_entries and refusal.code in _CONFLICTS:
-            await _add_entries(refusal, services.reader, identity, admitted)
-        raise
+    judge = partial(_judged, services, identity, admitted, wants_entries)
+    ticket = header(request, TICKET.name)
+    if ticket is None:
+        outcome = await judge()
+    else:
+        request[WAITED] = services.tickets.is_contested(identity.log_id)
+        outcome = await services.tickets.judged(identity.log_id, ticket, len(data), judge)
     return answer(
         request,
         committed(outcome, services.settings.durability),
@@ -125,6 +124,17 @@ async def commit(request: web.Request) -> web.Response:
             "Indelible-Incarnation": str(identity.incarnation),
         },
     )
+
+
+async def _judged(
+    services: Services, identity: LogIdentity, admitted: Admitted, wants_entries: bool
+) -> Acknowledged:
+    try:
+        return await services.committer.commit(identity, admitted)
+    except Refusal as refusal:
+        if wants_entries and refusal.code in CONFLICTS:
+            await _add_entries(refusal, services.reader, identity, admitted)
+        raise
 
 
 async def _add_entries(

@@ -88,6 +88,12 @@ CONFLICT = Parameter(
     schema={"type": "string", "enum": ["version", "entries"], "default": "version"},
 )
 
+TICKET = Parameter(
+    name="Indelible-Ticket",
+    description="takes part in the line of those who compete for the log: `wanted`, or the "
+    "`ticket` that the last conflict gave in its details",
+)
+
 
 class Query:
     """The query of a request, strictly: no unknown parameter, none twice, canonical numbers."""

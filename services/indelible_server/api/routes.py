@@ -19,6 +19,7 @@ from indelible_server.api.parameters import (
     KIND,
     LIMIT,
     PAGE,
+    TICKET,
     TO,
     Parameter,
 )
@@ -123,7 +124,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=logs.commit,
         summary="Commit: all commands in order, or none. 200 if nothing changed.",
         query=(CONFLICT,),
-        headers=(IDEMPOTENCY_KEY,),
+        headers=(IDEMPOTENCY_KEY, TICKET),
         bodies=(messages.Commit, messages.PlainCommit),
         answers={201: messages.Committed, 200: messages.Committed},
         errors=(

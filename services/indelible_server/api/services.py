@@ -17,6 +17,7 @@ from indelible_server.api.pages import Pages
 from indelible_server.api.quotas import Quotas
 from indelible_server.api.rates import Rates
 from indelible_server.api.shedding import Shedding
+from indelible_server.api.tickets import Tickets
 from indelible_server.api.turns import Turns
 from indelible_server.api.waiting import Waiting, Watches
 from indelible_server.api.waves import Waves
@@ -53,6 +54,7 @@ class Services:
     waiting: Waiting
     watches: Watches
     committer: Committer
+    tickets: Tickets
     authenticator: Authenticator
     quotas: Quotas
     cursors: Cursors
@@ -160,6 +162,7 @@ def make_services(
             shedding=Shedding(settings.max_commit_wait_seconds, time.monotonic),
             max_in_flight=settings.max_commits_in_flight,
         ),
+        tickets=Tickets(),
         authenticator=Authenticator(
             tenants,
             Rates(settings.tenant_requests_per_second, time.monotonic),
