@@ -133,14 +133,15 @@ class RemoteLog:
         self, commit: messages.Commit, timeout_seconds: float, *, ticket: str = ""
     ) -> Answer[messages.Committed]:
         """One attempt. With a ticket, or WANTED, a conflict tells what the commit's keys hold, and
-        may give a ticket for the next."""
+        may give a ticket for the next; it is shown where there is time to stand in line."""
+        may_stand = timeout_seconds > 2 * limits.MAX_TICKET_WAIT_SECONDS
         request = Request(
             method="POST",
             path=self._path(paths.COMMITS),
             answer=messages.Committed,
             query={"conflict": "entries"} if ticket else None,
             body=commit,
-            ticket=ticket,
+            ticket=ticket if may_stand else "",
         )
         return self._noted(await self.service.transport.send(request, timeout_seconds))
 

@@ -483,8 +483,10 @@ def _error_of(
 
 
 def _ticket(value: object) -> str:
-    is_one = isinstance(value, str) and value.isascii() and value.isprintable()
-    return str(value)[:MAX_TICKET_CHARS] if is_one else ""
+    """An empty one for what cannot stand in a header."""
+    if not isinstance(value, str) or len(value) > MAX_TICKET_CHARS:
+        return ""
+    return value if value.isascii() and value.isprintable() else ""
 
 
 def _entries(value: object) -> list[messages.Entry] | None:

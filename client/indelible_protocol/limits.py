@@ -33,6 +33,8 @@ MAX_BATCH_KEYS = 4_096
 MAX_WAIT_LOGS = 10_000
 MAX_WAIT_GROUPS = 100
 
+# How long a commit stands in the line of those who compete for its log.
+MAX_TICKET_WAIT_SECONDS = 2.0
 # Entries in the answer to a commit that met a conflict, if it asked for them.
 MAX_CONFLICT_ENTRIES = 64
 

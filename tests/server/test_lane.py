@@ -191,6 +191,7 @@ async def test_what_is_unusual_takes_the_routes(stand: Stand) -> None:
     ]
     for header in (
         f"Content-Type: {MSGPACK}",
+        "Indelible-Ticket: wanted",
         "Idempotency-Key: a\r\nIdempotency-Key: b",
         "Indelible-Database: default\r\nIndelible-Database: default",
         "Authorization: Bearer x",

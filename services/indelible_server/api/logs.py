@@ -113,7 +113,7 @@ async def commit(request: web.Request) -> web.Response:
     if ticket is None:
         outcome = await judge()
     else:
-        request[WAITED] = services.tickets.is_contested(identity.log_id)
+        request[WAITED] = services.tickets.must_stand(identity.log_id, ticket)
         outcome = await services.tickets.judged(identity.log_id, ticket, len(data), judge)
     return answer(
         request,

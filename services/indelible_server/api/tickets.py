@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from indelible_protocol import limits
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
 
@@ -29,7 +30,7 @@ CONFLICTS = frozenset(
     }
 )
 LEASE_SECONDS = 0.25
-MOST_WAIT_SECONDS = 2.0
+MAX_TRIES = 4  # of one turn; where others who take no part are faster, waiting helps more
 MAX_IN_LINE = 256
 MAX_STANDING_BYTES = 32 << 20
 _REQUEST_BYTES = 16 << 10  # what one who stands costs beside its body
@@ -38,12 +39,13 @@ _REQUEST_BYTES = 16 << 10  # what one who stands costs beside its body
 class _Place:
     """In the line of a log, or first. `lapse` is set while its ticket is out."""
 
-    __slots__ = ("called", "ends_at", "lapse", "log_id", "ticket")
+    __slots__ = ("called", "ends_at", "lapse", "log_id", "ticket", "tries")
 
     def __init__(self, log_id: LogId) -> None:
         self.log_id = log_id
         self.called: asyncio.Future[None] | None = None
         self.ends_at = 0.0  # its turn, by the event loop's clock; 0 until it is told as the first
+        self.tries = 0
         self.ticket = ""
         self.lapse: asyncio.TimerHandle | None = None
 
@@ -67,7 +69,7 @@ class Tickets:
         self,
         *,
         lease_seconds: float = LEASE_SECONDS,
-        most_wait_seconds: float = MOST_WAIT_SECONDS,
+        most_wait_seconds: float = limits.MAX_TICKET_WAIT_SECONDS,
         max_in_line: int = MAX_IN_LINE,
         max_standing_bytes: int = MAX_STANDING_BYTES,
     ) -> None:
@@ -79,9 +81,11 @@ class Tickets:
         self._out: dict[str, _Place] = {}
         self._standing_bytes = 0
         self._draining = False
+        self.standing = 0
 
-    def is_contested(self, log_id: LogId) -> bool:
-        return log_id in self._contests
+    def must_stand(self, log_id: LogId, shown: str) -> bool:
+        """Whether somebody is first at this log, and it is not who shows this ticket."""
+        return log_id in self._contests and shown not in self._out
 
     async def judged(
         self, log_id: LogId, shown: str, size_bytes: int, judge: Callable[[], Awaitable[T]]
@@ -162,6 +166,7 @@ class Tickets:
             return
         place.called = asyncio.get_running_loop().create_future()
         self._standing_bytes += cost
+        self.standing += 1
         try:
             async with asyncio.timeout(self._most_wait_seconds):
                 await place.called
@@ -170,10 +175,11 @@ class Tickets:
         finally:
             place.called = None
             self._standing_bytes -= cost
+            self.standing -= 1
 
     def _give(self, place: _Place) -> bool:
-        """Whether it keeps its place with a ticket: the first until its turn ends, however often
-        it is too late; who is behind until it should have come back."""
+        """Whether it keeps its place with a ticket: the first until its turn ends, though it
+        was too late again; who is behind until it should have come back."""
         contest = self._contests.get(place.log_id)
         if self._draining or contest is None:
             return False
@@ -181,9 +187,10 @@ class Tickets:
         ends_at = loop.time() + self._lease_seconds
         if contest.first is place:
             place.ends_at = ends_at = place.ends_at or ends_at
+            place.tries += 1
         elif place not in contest.behind:
             return False
-        if loop.time() >= ends_at:
+        if loop.time() >= ends_at or place.tries > MAX_TRIES:
             return False
         place.ticket = secrets.token_urlsafe(12)
         place.lapse = loop.call_at(ends_at, self._leave, place)
