@@ -19,7 +19,6 @@ from indelible.retry import Attempts
 from indelible.transport import Answer, OversizeError, Request, Transport
 
 A = TypeVar("A", bound=Message)
-WANTED = "wanted"  # a ticket, of who has none
 P = TypeVar("P", messages.History, messages.Versions)
 
 
@@ -132,8 +131,8 @@ class RemoteLog:
     async def commit(
         self, commit: messages.Commit, timeout_seconds: float, *, ticket: str = ""
     ) -> Answer[messages.Committed]:
-        """One attempt. With a ticket, or WANTED, a conflict tells what the commit's keys hold, and
-        may give a ticket for the next; it is shown where there is time to stand in line."""
+        """One attempt. With a ticket, or TICKET_WANTED, a conflict tells what the commit's keys
+        hold, and may give a ticket for the next; shown where there is time to stand in line."""
         may_stand = timeout_seconds > 2 * limits.MAX_TICKET_WAIT_SECONDS
         request = Request(
             method="POST",

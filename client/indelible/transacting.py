@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from indelible_protocol import messages
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import KeyToken
+from indelible_protocol.messages import TICKET_WANTED
 
 from indelible.answers import Commit
 from indelible.commands import Command, Delete, Upsert
 from indelible.errors import ConflictError, RequestError
-from indelible.remote import WANTED
 from indelible.retry import Backoff
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class AsyncTransaction:
         self._known: dict[KeyToken, Any] = {}
         self._writes: dict[KeyToken, Command] = {}
         self._failures = 0
-        self._ticket = WANTED
+        self._ticket = TICKET_WANTED
 
     @property
     def version(self) -> int | None:
@@ -152,7 +152,7 @@ class AsyncTransaction:
         self._known.clear()
         self._writes.clear()
         self._version = None
-        self._ticket = conflict.ticket or WANTED
+        self._ticket = conflict.ticket or TICKET_WANTED
         if self._failures > EAGER_ATTEMPTS and not conflict.ticket:
             await asyncio.sleep(BACKOFF.delay_seconds(self._failures - EAGER_ATTEMPTS))
         elif conflict.sealed is not None:

@@ -20,6 +20,7 @@ from indelible_protocol import limits
 from indelible_protocol.commands import check_count
 from indelible_protocol.errors import ErrorCode, ProtocolError
 
+TICKET_WANTED = "wanted"  # in the header `Indelible-Ticket`, of who has none
 _MAX_REASON_CHARS = 300  # a decoder's words may quote a key of any length
 
 

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgpack
-from indelible.remote import WANTED
 from indelible.transacting import BACKOFF, EAGER_ATTEMPTS
 from indelible_protocol import paths
 from indelible_protocol.ids import LogId
+from indelible_protocol.messages import TICKET_WANTED
 
 from tests.benchmarks.closed_loop import cpu_seconds
 from tests.benchmarks.figures import check
@@ -88,9 +88,9 @@ async def _write(
     read = request("GET", paths.of_key(paths.ENTRY, plan.log_id, KEY), apikey=plan.apikey)
     won: list[int] = []
     attempts = lost = 0
-    ticket = WANTED
+    ticket = TICKET_WANTED
     known = -1  # nothing: it is read before the next attempt
-    while time.perf_counter() < ends or ticket != WANTED:  # who has one uses it
+    while time.perf_counter() < ends or ticket != TICKET_WANTED:  # who has one uses it
         if known < 0:
             answer = await connection.ask(read)
             check(answer.status in (200, 404), f"a read was answered with {answer.status}")
@@ -107,12 +107,12 @@ async def _write(
         )
         if answer.status == 201:
             won.append(answer.version)
-            known, lost, ticket = -1, 0, WANTED
+            known, lost, ticket = -1, 0, TICKET_WANTED
             continue
         known = answer.version
         lost += 1
         given = msgpack.unpackb(answer.body)["details"].get("ticket")
-        ticket = given or WANTED
+        ticket = given or TICKET_WANTED
         if lost > EAGER_ATTEMPTS and not given:
             known = -1
             pause = rng.uniform(0, BACKOFF.ceiling_seconds(lost - EAGER_ATTEMPTS))

@@ -154,6 +154,22 @@ async def test_one_that_dies_with_the_ticket_delays_the_others_by_its_lease(crow
     assert (await crowd.commit(1, ticket)).ticket not in (None, ticket)  # as any other by now
 
 
+async def test_one_that_is_slower_than_its_lease_is_judged_at_once(crowd: Crowd) -> None:
+    """All others may be as slow: then nobody was faster."""
+    tickets = crowd.bound(lease_seconds=0.1)
+    ticket = await crowd.first()
+    await until(lambda: not tickets.must_stand(crowd.stand.log, "wanted"))
+    crowd.bound()
+    told = await crowd.commit(0, "wanted")
+    behind = await crowd.stands(1)
+    assert (await crowd.commit(1, ticket)).status == 201
+    late = await crowd.commit(1, told.ticket)
+    assert (late.status, late.version) == (412, 2)
+    assert not behind.done()
+    assert (await crowd.commit(2, late.ticket)).status == 201
+    assert (await behind).version == 3
+
+
 async def test_who_leaves_the_line_is_passed_over(crowd: Crowd) -> None:
     crowd.bound()
     ticket = await crowd.first()
@@ -265,7 +281,7 @@ async def test_a_ticket_is_of_one_log(crowd: Crowd) -> None:
     opened = await services.logs.create_opaque(Scope(tenant=tenant), b"other", "")
     crowd.stand.log = opened.description.identity.log_id
     await crowd.first()
-    behind = await crowd.stands(1, ticket)
+    behind = await crowd.stands(0, ticket)
     crowd.stand.log = here
     assert (await crowd.commit(1, ticket)).status == 201
     assert not behind.done()

@@ -16,6 +16,7 @@ from typing import TypeVar
 from indelible_protocol import limits
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
+from indelible_protocol.messages import TICKET_WANTED
 
 from indelible_server.store.errors import Refusal
 
@@ -84,13 +85,14 @@ class Tickets:
         self.standing = 0
 
     def must_stand(self, log_id: LogId, shown: str) -> bool:
-        """Whether somebody is first at this log, and it is not who shows this ticket."""
-        return log_id in self._contests and shown not in self._out
+        """Whether somebody is first at this log, and who shows this ticket has had no turn."""
+        return log_id in self._contests and shown == TICKET_WANTED
 
     async def judged(
         self, log_id: LogId, shown: str, size_bytes: int, judge: Callable[[], Awaitable[T]]
     ) -> T:
-        """What `judge` gives, when it is the turn of who shows this ticket, or none that holds.
+        """What `judge` gives, when it is the turn of who shows this ticket; at once, where it is
+        one that holds no more.
 
         Raises:
             Refusal: what `judge` raises; a conflict with a `ticket` in its details, unless it
@@ -98,10 +100,12 @@ class Tickets:
         """
         place = self._take(log_id, shown)
         may_join = place is None
+        may_be_right = shown != TICKET_WANTED  # who comes late: the others may be as slow
         while True:
-            if may_join and log_id in self._contests:
+            if may_join and not may_be_right and log_id in self._contests:
                 may_join = False
                 place = self._join(log_id)
+            may_be_right = False
             try:
                 if place is not None:
                     await self._stand(place, size_bytes)
@@ -110,7 +114,7 @@ class Tickets:
                 if refusal.code not in CONFLICTS:
                     raise
                 if may_join and log_id in self._contests:
-                    continue  # another was too late at the same time: once more, behind it
+                    continue  # others compete: once more, behind them
                 if may_join:
                     place = _Place(log_id)
                     self._contests[log_id] = _Contest(place)
