@@ -274,6 +274,11 @@ class Metrics:
         self.waiters = Gauge(
             "indelible_waiters", "Long polls that wait now.", registry=self.registry
         )
+        self.standing = Gauge(
+            "indelible_standing_commits",
+            "Commits that stand in the line of a log that others compete for.",
+            registry=self.registry,
+        )
         self.overdue_wait_seconds = Gauge(
             "indelible_overdue_wait_seconds",
             "By how much the longest wait is beyond its deadline.",

@@ -132,6 +132,8 @@ def make_services(
         answer_together=waves.begin,
     )
     metrics.waiters.set_function(lambda: wakeups.waiter_count)
+    tickets = Tickets()
+    metrics.standing.set_function(lambda: tickets.standing)
     metrics.overdue_wait_seconds.set_function(wakeups.overdue_seconds)
     metrics.missed_hints.set_function(lambda: wakeups.missed_hints)
     durability = DurabilityMonitor(redis, settings.durability, replicas=clients.replicas)
@@ -162,7 +164,7 @@ def make_services(
             shedding=Shedding(settings.max_commit_wait_seconds, time.monotonic),
             max_in_flight=settings.max_commits_in_flight,
         ),
-        tickets=Tickets(),
+        tickets=tickets,
         authenticator=Authenticator(
             tenants,
             Rates(settings.tenant_requests_per_second, time.monotonic),
