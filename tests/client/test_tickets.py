@@ -32,8 +32,9 @@ class Shown(Double):
 
 @pytest.fixture
 async def shown(service: Service) -> AsyncIterator[Shown]:
-    async with Shown(service.url) as shown:
-        yield shown
+    made = Shown(service.url)
+    async with made:
+        yield made
 
 
 async def race(profile: Profile, shown: Shown, timeout_seconds: float = 30.0) -> None:
