@@ -7,7 +7,7 @@ entry, and thousands of them would hold the event loop.
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from indelible_protocol import limits, messages
 from indelible_protocol.commands import Command as SealedCommand
@@ -82,7 +82,7 @@ class Codec:
         keys = self._keys
         op = _SETS.get(type(command))
         if op is not None:
-            assert isinstance(command, Upsert | Insert | Update)
+            command = cast("Upsert | Insert | Update", command)
             key_ct = keys.seal_key(self.key_bytes(command.key))
             token, value = key_ct[:32], self.value_bytes(command.value)
             sealed = keys.seal_value(token, value)

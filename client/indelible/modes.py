@@ -16,6 +16,7 @@ from indelible.errors import RequestError
 
 ModeName = Literal["string", "json", "msgpack", "binary"]
 
+_BINARY = (bytes, bytearray, memoryview)
 _MAX_NESTING = 128  # far below Python's recursion limit, and below what JSON's parser takes
 
 
@@ -48,7 +49,7 @@ class Mode(IntEnum):
         Raises:
             TypeError, ValueError, OverflowError, RecursionError: it has none in this mode.
         """
-        return _ENCODERS[self](value)
+        return _ENCODERS[self - 1](value)
 
     def decode(self, data: bytes) -> Any:
         """
@@ -56,7 +57,7 @@ class Mode(IntEnum):
             ValueError: bytes that this mode does not write.
         """
         try:
-            return _DECODERS[self](data)
+            return _DECODERS[self - 1](data)
         except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
             raise ValueError(f"not {self.word}: {_reason(error)}") from error
 
@@ -72,7 +73,7 @@ def _encode_string(value: object) -> bytes:
 
 
 def _encode_binary(value: object) -> bytes:
-    if not isinstance(value, bytes | bytearray | memoryview):
+    if not isinstance(value, _BINARY):
         raise TypeError("bytes expected")
     return bytes(value)
 
@@ -155,15 +156,16 @@ _WORDS: dict[Mode, ModeName] = {
     Mode.BINARY: "binary",
 }
 _NAMED: dict[str, Mode] = {word: mode for mode, word in _WORDS.items()}
-_ENCODERS: dict[Mode, Callable[[object], bytes]] = {
-    Mode.STRING: _encode_string,
-    Mode.JSON: _encode_json,
-    Mode.MSGPACK: _encode_msgpack,
-    Mode.BINARY: _encode_binary,
-}
-_DECODERS: dict[Mode, Callable[[bytes], object]] = {
-    Mode.STRING: bytes.decode,
-    Mode.JSON: _decode_json,
-    Mode.MSGPACK: _decode_msgpack,
-    Mode.BINARY: bytes,
-}
+# In the order of the modes' numbers: a dict would call a hash of Python's for each entry.
+_ENCODERS: tuple[Callable[[object], bytes], ...] = (
+    _encode_string,
+    _encode_json,
+    _encode_msgpack,
+    _encode_binary,
+)
+_DECODERS: tuple[Callable[[bytes], object], ...] = (
+    bytes.decode,
+    _decode_json,
+    _decode_msgpack,
+    bytes,
+)

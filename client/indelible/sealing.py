@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import blake2b
 
 import nacl.exceptions
@@ -42,6 +43,7 @@ SECRET_BYTES = 32
 
 _PERSON = b"indelible/siv/1"
 _MIN_PADDED = 32
+_KEPT_LENGTHS = 4_096
 
 
 class Kind(IntEnum):
@@ -61,6 +63,9 @@ class Space(IntEnum):
     OURS = 1
 
 
+_USER = u8(Space.USER)
+
+
 def kdf(prk: bytes, label: str, context: bytes = b"") -> bytes:
     """32 bytes for one purpose.
 
@@ -70,6 +75,7 @@ def kdf(prk: bytes, label: str, context: bytes = b"") -> bytes:
     return hmac.digest(prk, info, "sha256")
 
 
+@lru_cache(_KEPT_LENGTHS)
 def padme(length: int) -> int:
     """The size that `length` bytes are padded to: at most 12 % more, and few of them.
 
@@ -99,7 +105,7 @@ def _unpad(padded: bytes) -> bytes | None:
 class Sealer:
     """Seals one kind of plaintext under one pair of keys."""
 
-    __slots__ = ("_encryption_key", "_place", "_siv_key")
+    __slots__ = ("_encryption_key", "_place", "_siv_of_place")
 
     def __init__(
         self,
@@ -111,21 +117,23 @@ class Sealer:
         generation: int = 0,
         epoch: int = 0,
     ) -> None:
-        self._siv_key = siv_key
         self._encryption_key = encryption_key
         self._place = b"".join(
             (b"indlentr", u16(SUITE), u8(kind), log_id, u32(generation), u32(epoch))
         )
+        self._siv_of_place = blake2b(
+            self._place, digest_size=SIV_BYTES, key=siv_key, person=_PERSON
+        )
 
     def siv(self, token: bytes, plaintext: bytes) -> bytes:
         """The first 32 bytes of `seal`, without the rest."""
-        return self._siv(self._place + token, pad(plaintext))
+        return self._siv(token, pad(plaintext))
 
     def seal(self, token: bytes, plaintext: bytes) -> bytes:
-        context = self._place + token
         padded = pad(plaintext)
-        siv = self._siv(context, padded)
-        return siv + aead_seal(padded, context + siv[24:], siv[:24], self._encryption_key)
+        siv = self._siv(token, padded)
+        context = self._place + token + siv[24:]
+        return siv + aead_seal(padded, context, siv[:24], self._encryption_key)
 
     def open(self, token: bytes, sealed: bytes) -> bytes:
         """
@@ -133,23 +141,23 @@ class Sealer:
             UnsealError: anything is not as `seal` made it; which thing is not told.
         """
         if len(sealed) >= MIN_SEALED_BYTES:
-            context = self._place + token
             siv = sealed[:SIV_BYTES]
-            padded = self._decrypt(context, siv, sealed[SIV_BYTES:])
-            if padded is not None and hmac.compare_digest(siv, self._siv(context, padded)):
+            padded = self._decrypt(token, siv, sealed[SIV_BYTES:])
+            if padded is not None and hmac.compare_digest(siv, self._siv(token, padded)):
                 plaintext = _unpad(padded)
                 if plaintext is not None:
                     return plaintext
         raise UnsealError("the bytes do not open with this key: another key, or altered bytes")
 
-    def _siv(self, context: bytes, padded: bytes) -> bytes:
-        return blake2b(
-            context + padded, digest_size=SIV_BYTES, key=self._siv_key, person=_PERSON
-        ).digest()
+    def _siv(self, token: bytes, padded: bytes) -> bytes:
+        hashing = self._siv_of_place.copy()
+        hashing.update(token + padded)
+        return hashing.digest()
 
-    def _decrypt(self, context: bytes, siv: bytes, box: bytes) -> bytes | None:
+    def _decrypt(self, token: bytes, siv: bytes, box: bytes) -> bytes | None:
+        context = self._place + token + siv[24:]
         try:
-            return aead_open(box, context + siv[24:], siv[:24], self._encryption_key)
+            return aead_open(box, context, siv[:24], self._encryption_key)
         except nacl.exceptions.CryptoError:
             return None
 
@@ -172,7 +180,7 @@ class LogSecrets:
 class EpochKeys:
     """The sealers of one epoch of a log."""
 
-    __slots__ = ("_sealers", "epoch", "generation", "keys", "values")
+    __slots__ = ("epoch", "generation", "keys", "memos", "metas", "values")
 
     def __init__(self, log_id: LogId, secrets: LogSecrets) -> None:
         self.generation, self.epoch = secrets.generation, secrets.epoch
@@ -187,9 +195,8 @@ class EpochKeys:
         )
         siv_key = kdf(secrets.epoch_secret, "log/val-siv", epoch_context)
         encryption_key = kdf(secrets.epoch_secret, "log/val-enc", epoch_context)
-        self._sealers = {Kind.KEY: self.keys}
-        for kind in (Kind.VALUE, Kind.MEMO, Kind.META):
-            self._sealers[kind] = Sealer(
+        self.values, self.memos, self.metas = (
+            Sealer(
                 kind,
                 siv_key,
                 encryption_key,
@@ -197,21 +204,23 @@ class EpochKeys:
                 generation=self.generation,
                 epoch=self.epoch,
             )
-        self.values = self._sealers[Kind.VALUE]
-
-    def sealer(self, kind: Kind) -> Sealer:
-        return self._sealers[kind]
+            for kind in (Kind.VALUE, Kind.MEMO, Kind.META)
+        )
 
 
 class LogKeys:
     """Every epoch of a log that its reader holds. Seals under the last, opens under any."""
 
-    __slots__ = ("_current", "_epochs")
+    __slots__ = ("_current", "_epochs", "_keys", "_memos", "_metas", "_values")
 
     def __init__(self, log_id: LogId, secrets: Sequence[LogSecrets]) -> None:
         """`secrets` oldest first, at least one."""
         self._epochs = tuple(EpochKeys(log_id, each) for each in reversed(secrets))
         self._current = self._epochs[0]
+        self._keys = tuple(epoch.keys for epoch in self._epochs)
+        self._values = tuple(epoch.values for epoch in self._epochs)
+        self._memos = tuple(epoch.memos for epoch in self._epochs)
+        self._metas = tuple(epoch.metas for epoch in self._epochs)
 
     @property
     def generation(self) -> int:
@@ -223,11 +232,11 @@ class LogKeys:
 
     def token(self, key: bytes) -> KeyToken:
         """What the service knows a key by: the SIV of its sealed name."""
-        return KeyToken(self._current.keys.siv(NO_TOKEN, u8(Space.USER) + key))
+        return KeyToken(self._current.keys.siv(NO_TOKEN, _USER + key))
 
     def seal_key(self, key: bytes) -> bytes:
         """Begins with the key's token."""
-        return self._current.keys.seal(NO_TOKEN, u8(Space.USER) + key)
+        return self._current.keys.seal(NO_TOKEN, _USER + key)
 
     def seal_value(self, token: bytes, value: bytes) -> bytes:
         """Begins with the value's id."""
@@ -238,6 +247,8 @@ class LogKeys:
 
     def alts(self, token: bytes, value: bytes) -> tuple[bytes, ...]:
         """Ids that the same value has under earlier epochs of the current generation."""
+        if len(self._epochs) == 1:
+            return ()
         return tuple(
             earlier.values.siv(token, value)
             for earlier in self._epochs[1 : 1 + limits.MAX_ALTS]
@@ -245,36 +256,37 @@ class LogKeys:
         )
 
     def seal_memo(self, chain: ChainId, seq: int, memo: bytes) -> bytes:
-        return self._current.sealer(Kind.MEMO).seal(_memo_token(chain, seq), memo)
+        return self._current.memos.seal(_memo_token(chain, seq), memo)
 
     def seal_meta(self, meta: bytes) -> bytes:
-        return self._current.sealer(Kind.META).seal(NO_TOKEN, meta)
+        return self._current.metas.seal(NO_TOKEN, meta)
 
     def open_key(self, sealed: bytes) -> bytes:
         """
         Raises:
             UnsealError: another key, altered bytes, or a key that is none of the user's.
         """
-        plaintext = self._open(Kind.KEY, NO_TOKEN, sealed)
-        if plaintext[:1] != u8(Space.USER):
+        plaintext = _open(self._keys, NO_TOKEN, sealed)
+        if plaintext[:1] != _USER:
             raise UnsealError("the sealed key is not one of the user's")
         return plaintext[1:]
 
     def open_value(self, token: bytes, sealed: bytes) -> bytes:
-        return self._open(Kind.VALUE, token, sealed)
+        return _open(self._values, token, sealed)
 
     def open_memo(self, chain: ChainId, seq: int, sealed: bytes) -> bytes:
-        return self._open(Kind.MEMO, _memo_token(chain, seq), sealed)
+        return _open(self._memos, _memo_token(chain, seq), sealed)
 
     def open_meta(self, sealed: bytes) -> bytes:
-        return self._open(Kind.META, NO_TOKEN, sealed)
+        return _open(self._metas, NO_TOKEN, sealed)
 
-    def _open(self, kind: Kind, token: bytes, sealed: bytes) -> bytes:
-        """A ciphertext does not tell its epoch: the newest is tried first, the oldest last."""
-        for epoch in self._epochs[:-1]:
-            with suppress(UnsealError):
-                return epoch.sealer(kind).open(token, sealed)
-        return self._epochs[-1].sealer(kind).open(token, sealed)
+
+def _open(sealers: Sequence[Sealer], token: bytes, sealed: bytes) -> bytes:
+    """A ciphertext does not tell its epoch: the newest is tried first, the oldest last."""
+    for sealer in sealers[:-1]:
+        with suppress(UnsealError):
+            return sealer.open(token, sealed)
+    return sealers[-1].open(token, sealed)
 
 
 def _memo_token(chain: ChainId, seq: int) -> bytes:

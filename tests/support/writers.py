@@ -154,7 +154,8 @@ class SealedWriter:
         ctl_seq: int = 4,
         expect_version: int | None = None,
     ) -> SignedCommit:
-        body = encode_body(commands)
+        pieces = [encode(command) for command in commands]
+        body = b"".join(pieces)
         header = Header(
             kind=CommitKind.DATA,
             log_id=self.log_id,
@@ -167,7 +168,7 @@ class SealedWriter:
             expect_version=expect_version,
             seen_size=seen_size,
             command_count=len(commands),
-            body_root=root_of([encode(command) for command in commands]),
+            body_root=root_of(pieces),
             body_bytes=len(body),
         )
         return sign_commit(header, body, self.secret_key)
