@@ -45,8 +45,9 @@ class _Portal:
     ) -> None:
         task = self._loop.create_task(function())
 
-        def cancel(_: object) -> None:
-            self._loop.call_soon_threadsafe(task.cancel)
+        def cancel(future: "Future[R]") -> None:
+            if future.cancelled():  # not when it is done: waking the loop again is not free
+                self._loop.call_soon_threadsafe(task.cancel)
 
         task.add_done_callback(partial(_settle, future))
         future.add_done_callback(cancel)  # at once, if it was cancelled before this began
