@@ -2,7 +2,6 @@
 
 import ast
 import re
-from dataclasses import astuple
 from inspect import isfunction, unwrap
 from pathlib import Path
 
@@ -114,7 +113,7 @@ def keys_made() -> set[str]:
         "all_of_log": keys.all_of_log(LogId(bytes(32))),
         "name": [keys.name("<tenant>", "<database>", LogKind.OPAQUE, b"")],
         "listing": [keys.listing("<tenant>", "<database>")],
-        "group": astuple(keys.group("<tenant>", "<database>", "")),
+        "group": msgspec.structs.astuple(keys.group("<tenant>", "<database>", "")),
         "tenant": [keys.tenant("<tenant>")],
         "tenant_keys": [keys.tenant_keys("<tenant>")],
         "tenant_databases": [keys.tenant_databases("<tenant>")],

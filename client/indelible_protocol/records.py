@@ -2,7 +2,8 @@
 
 Signed and hashed bytes are carried as they came: a decoded record keeps its own bytes, and
 nothing is ever encoded again to be checked. Knows nothing of keys; signatures are checked
-in `signing`.
+in `signing`. (Structs for their speed alone, of making one and of being defined: what is encoded
+is laid out here.)
 """
 
 import struct
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
 from typing import TypeVar
+
+from msgspec import Struct
 
 from indelible_protocol import limits
 from indelible_protocol.commands import Command, LogKind, Op
@@ -33,8 +36,7 @@ class CommitKind(IntEnum):
     ATTEST_ONLY = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(Struct, frozen=True, kw_only=True):
     """What a writer signs: 250 bytes and the memo, whatever the size of the batch.
 
     `expect_version` is None for "any". `seen_size` is the writer's known version + 1; root
@@ -154,8 +156,7 @@ def commit_hash(header: bytes) -> CommitHash:
     return CommitHash(sha256(header).digest())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class Card(Struct, frozen=True, kw_only=True):
     """An identity's public keys under its own signature (checked by `signing.verify_card`)."""
 
     pk_sign: PublicKey
@@ -189,8 +190,7 @@ class Card:
         return card
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedGenesis:
+class SealedGenesis(Struct, frozen=True, kw_only=True):
     """What a sealed log is; its hash is the log's id.
 
     `limits` may lower the deployment's, never raise them. `flags` bit 0 asks for a Merkle
@@ -263,8 +263,7 @@ class SealedGenesis:
         return genesis
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpaqueGenesis:
+class OpaqueGenesis(Struct, frozen=True, kw_only=True):
     """What an opaque log is, made by the server: no keys, no epoch."""
 
     tenant: bytes
@@ -294,8 +293,7 @@ def log_id_of(genesis: bytes) -> LogId:
     return LogId(sha256(b"indelible/v1/log-id\x00" + genesis).digest())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meta:
+class Meta(Struct, frozen=True, kw_only=True):
     """The log's modes, sealed; only members can read them."""
 
     meta_ct: bytes
@@ -317,16 +315,14 @@ class Role(IntEnum):
     ADMIN = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wrap:
+class Wrap(Struct, frozen=True, kw_only=True):
     """A log's secrets in a sealed box, for the member whose signing key is named."""
 
     member: PublicKey
     box: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Epoch:
+class Epoch(Struct, frozen=True, kw_only=True):
     """New value secrets: their public commitment, wraps for the members, the way back.
 
     `prev_ct` seals the previous epoch's secret under this one; empty in epoch 1 and where
@@ -376,8 +372,7 @@ class Epoch:
         return record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(Struct, frozen=True, kw_only=True):
     """Makes the card's identity a member; `wrap` is the sealed box with the log's secrets."""
 
     card: Card
@@ -399,8 +394,7 @@ class Grant:
         return grant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forget:
+class Forget(Struct, frozen=True, kw_only=True):
     """The owner's word that versions below `before` may be forgotten; it becomes the first."""
 
     before: int

@@ -6,10 +6,10 @@ differ. Holds no keys.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import nacl.bindings
 import nacl.exceptions
+from msgspec import Struct
 
 from indelible_protocol import merkle
 from indelible_protocol.commands import Command, Located, decode_body, encode
@@ -21,8 +21,7 @@ CARD_CONTEXT = b"indelible/v1 card\n"
 SIGNATURE_BYTES = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedCommit:
+class SignedCommit(Struct, frozen=True, kw_only=True):
     """The three byte strings of a commit, exactly as its writer sent them.
 
     `signature` is empty in an opaque log.

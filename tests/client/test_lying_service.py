@@ -3,7 +3,6 @@
 import os
 import pickle
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from indelible.sealing import LogSecrets
 from indelible.transport import Request, Transport
 from indelible_protocol import messages, paths, records
 from indelible_protocol.ids import LogId
+from msgspec.structs import replace
 
 from tests.client.conftest import OpenClient, profile_of
 from tests.client.double import Double

@@ -1,7 +1,7 @@
 """Founding and opening logs without a service: what is believed, and what is refused."""
 
+import dataclasses
 import os
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -16,6 +16,7 @@ from indelible_protocol import messages, records
 from indelible_protocol.commands import encode_body
 from indelible_protocol.ids import LogId
 from indelible_protocol.signing import body_root, read_body, sign_commit
+from msgspec.structs import replace
 
 ME = Identity.from_master_key(bytes(32))
 OTHER = Identity.from_master_key(bytes([1]) * 32)
@@ -266,7 +267,7 @@ def rotated(genesis: messages.Commit, owner: Identity = ME) -> messages.Commit:
         epoch=1,
         commitment=old_epoch.key_commitment,
     )
-    new = replace(old, epoch=2, epoch_secret=os.urandom(32))
+    new = dataclasses.replace(old, epoch=2, epoch_secret=os.urandom(32))
     record = records.Epoch(
         generation=1,
         epoch=2,

@@ -46,11 +46,11 @@ request text: names and groups come in hashed.
 | `{w:<tenant>:<id>}:dead` | list | u64 ms of death ‖ delivery, oldest first | api, webhooks |
 """
 
-from dataclasses import dataclass
 from hashlib import sha256
 
 from indelible_protocol.commands import LogKind
 from indelible_protocol.ids import LogId
+from msgspec import Struct
 
 TENANTS = "{tenants}"
 WEBHOOK_TENANTS = "{webhooks}"
@@ -58,8 +58,7 @@ WEBHOOK_CHANGES = "{webhooks}:changes"
 ARCHIVE_DELETED = "{archive}:deleted"
 
 
-@dataclass(frozen=True, slots=True)
-class LogKeys:
+class LogKeys(Struct, frozen=True):
     """The keys of one log, in the order in which functions take them."""
 
     meta: str
@@ -86,8 +85,7 @@ class LogKeys:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class MaterializedKeys:
+class MaterializedKeys(Struct, frozen=True):
     """The keys of what the materializer makes of one log, in the order in which functions take
     them.
 
@@ -103,8 +101,7 @@ class MaterializedKeys:
         return (self.snapshots, self.chunks, self.blocks, self.progress)
 
 
-@dataclass(frozen=True, slots=True)
-class ArchivedKeys:
+class ArchivedKeys(Struct, frozen=True):
     """The keys of what of one log is in the archive, in the order in which functions take them."""
 
     segments: str
@@ -115,8 +112,7 @@ class ArchivedKeys:
         return (self.segments, self.parts, self.unlisted)
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookKeys:
+class WebhookKeys(Struct, frozen=True):
     """The keys of one webhook, in the order in which functions take them."""
 
     meta: str
@@ -186,8 +182,7 @@ def listing(tenant: str, database: str) -> str:
     return f"{{l:{tenant}:{database}}}:logs"
 
 
-@dataclass(frozen=True, slots=True)
-class GroupKeys:
+class GroupKeys(Struct, frozen=True):
     """The keys of one group, in the order in which functions take them."""
 
     listing: str
