@@ -35,7 +35,6 @@ from indelible_server.settings import (
 )
 from indelible_server.store.addresses import check_store
 from indelible_server.store.watched_objects import watched_objects
-from indelible_server.supervising import Supervisor
 from indelible_server.telemetry import Metrics, configure_logging
 from indelible_server.webhooks import service as webhooks_service
 
@@ -145,6 +144,8 @@ class _Service:
             stop.set()
 
     async def _supervise(self, found: Settings, stop: asyncio.Event) -> None:
+        from indelible_server.supervising import Supervisor  # a process alone starts without it
+
         secret_file = str(secret_path(self.settings))
         supervisor = Supervisor(
             msgspec.structs.replace(found, data="", secret_file=secret_file),
