@@ -1,11 +1,14 @@
-"""Starts: of the service (G12), of the client's modules and its command line (G13)."""
+"""Starts: of the service (G12), of the client's modules and its command line (G13).
+
+All run from bytecode, as what is installed does, whatever this environment says of writing it.
+"""
 
 import asyncio
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,17 +33,19 @@ async def service(scale: Scale) -> list[Row]:
     """On an empty folder that has been started once, so that neither side lays anything out."""
     with TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
+        environment = from_bytecode(folder / "bytecode")
 
         async def floor(number: int) -> float:
             began = time.perf_counter()
-            await asyncio.to_thread(run, [sys.executable, "-c", "import aiohttp.web"])
+            importing = [sys.executable, "-c", "import aiohttp.web"]
+            await asyncio.to_thread(run, importing, environment)
             engine = await start_engine(folder / "engine")
             took = time.perf_counter() - began
             await engine.stop()
             return took
 
         async def ours(number: int) -> float:
-            return await asyncio.to_thread(start_to_ready, folder / "data")
+            return await asyncio.to_thread(start_to_ready, folder / "data", environment)
 
         await floor(-1)
         await ours(-1)
@@ -58,7 +63,13 @@ async def service(scale: Scale) -> list[Row]:
     ]
 
 
-def start_to_ready(data: Path) -> float:
+def from_bytecode(folder: Path) -> Mapping[str, str]:
+    """The environment of processes that keep their bytecode in `folder`, and find it there."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPYCACHEPREFIX": str(folder)}
+
+
+def start_to_ready(data: Path, environment: Mapping[str, str]) -> float:
     """Seconds until the process says that it is ready; it is ended then.
 
     Raises:
@@ -67,7 +78,9 @@ def start_to_ready(data: Path) -> float:
     arguments = [*SERVER, "all", "--data", str(data), "--listen", "127.0.0.1:0"]
     began = time.perf_counter()
     took = 0.0
-    with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    ) as process:
         assert process.stderr is not None
         try:
             for line in process.stderr:
@@ -91,13 +104,15 @@ class Ran:
     out: bytes
 
 
-def run(arguments: Sequence[str]) -> Ran:
+def run(arguments: Sequence[str], environment: Mapping[str, str]) -> Ran:
     """
     Raises:
         CheckFailed: it ended with another code than 0.
     """
     began = time.perf_counter()
-    process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment
+    )
     assert process.stdout is not None
     out = process.stdout.read()
     process.stdout.close()
@@ -114,29 +129,34 @@ def run(arguments: Sequence[str]) -> Ran:
 async def client(scale: Scale) -> list[Row]:
     """Short runs, so there are more of them; what Python compiles is there before the first."""
     pairs = scale.of(15, 3)
+    with TemporaryDirectory(prefix="bench-") as bytecode:
+        environment = from_bytecode(Path(bytecode))
 
-    async def imported(name: str) -> float:
-        ran = await asyncio.to_thread(run, [sys.executable, "-c", TIMED_IMPORT.format(name)])
-        return int(ran.out) / 1e6
+        async def imported(name: str) -> float:
+            ran = await asyncio.to_thread(
+                run, [sys.executable, "-c", TIMED_IMPORT.format(name)], environment
+            )
+            return int(ran.out) / 1e6
 
-    async def helped(*arguments: str) -> Ran:
-        return await asyncio.to_thread(run, arguments)
+        async def helped(*arguments: str) -> Ran:
+            return await asyncio.to_thread(run, arguments, environment)
 
-    await imported("indelible")
-    await helped(INDELIBLE, "--help")
-    imports = await scale.in_turns(
-        "G13, import",
-        lambda number: imported("aiohttp"),
-        lambda number: imported("indelible"),
-        pairs=pairs,
-    )
-    helps = await scale.in_turns(
-        "G13, --help",
-        lambda number: helped(sys.executable, "-c", "pass"),
-        lambda number: helped(INDELIBLE, "--help"),
-        pairs=pairs,
-    )
-    check(b"follow" in helps[0][1].out, "indelible --help does not list its commands")
+        await imported("aiohttp")
+        await imported("indelible")
+        await helped(INDELIBLE, "--help")
+        imports = await scale.in_turns(
+            "G13, import",
+            lambda number: imported("aiohttp"),
+            lambda number: imported("indelible"),
+            pairs=pairs,
+        )
+        helps = await scale.in_turns(
+            "G13, --help",
+            lambda number: helped(sys.executable, "-c", "pass"),
+            lambda number: helped(INDELIBLE, "--help"),
+            pairs=pairs,
+        )
+        check(b"follow" in helps[0][1].out, "indelible --help does not list its commands")
     return [
         Row(
             goal_id="G13",
