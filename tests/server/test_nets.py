@@ -3,6 +3,8 @@
 import random
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
 
 import pytest
 from indelible_protocol.commands import Command, Op
@@ -12,6 +14,7 @@ from indelible_server.store import nets, snapshots, spooling
 from indelible_server.store.admission import admit_opaque
 from indelible_server.store.committing import Commits
 from indelible_server.store.connection import connect
+from indelible_server.store.contents import Contents, Plan
 from indelible_server.store.materializing import Materializing
 from indelible_server.store.reading import Head, Reader
 from indelible_server.store.snapshots import entry_of
@@ -149,6 +152,36 @@ async def test_hashes_that_are_equal_are_told_apart(
 ) -> None:
     monkeypatch.setattr(snapshots, "_hash", lambda token: b"constant")
     await test_every_key_at_every_version_is_the_reference_s(redis, log, VERSIONS)
+
+
+async def test_a_long_stream_begins_before_its_way_is_found(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_places(monkeypatch)
+    ways = []
+    find = Contents.plan
+
+    async def plan(self: Contents, log_id: LogId, version: int, **rest: Any) -> Plan:
+        ways.append(version)
+        return await find(self, log_id, version, **rest)
+
+    monkeypatch.setattr(Contents, "plan", plan)
+    rng, log = random.Random(4), await new_log(redis)
+    log_id = log.identity.log_id
+    await grow(redis, log, rng, versions=1, keys=1, deletes=0.0)
+    await grow(redis, log, rng, versions=300, keys=1 << 60, deletes=0.0)
+    for is_whole in (True, False):
+        reader = Reader(redis)
+        head = await reader.head(log_id)
+        for version in (1, 5, 40, log.version):
+            ways.clear()
+            async with aclosing(reader.portions(log_id, head, 0, version, "command")) as portions:
+                assert (await anext(portions)).changes
+                assert ways == ([] if is_whole else [version])
+            wanted = expected(log, 0, version, "command")
+            assert await streamed(reader, log_id, head, 0, version, "command") == wanted
+        await grow(redis, log, rng, versions=20, keys=1, deletes=0.5)
+        await Materializing(redis).advance(log_id, log.version)
 
 
 @pytest.mark.torture

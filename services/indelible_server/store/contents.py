@@ -5,7 +5,6 @@ of it the answer is the same, only slower. Memory is bounded by a chunk, a page 
 and a dozen bytes for each change since the snapshot. Knows nothing of diffs or of HTTP.
 """
 
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -21,11 +20,15 @@ from indelible_server.store.places import (
     BLOCK_VERSIONS,
     INDEX_BITS,
     INDEX_MASK,
+    INDEX_PLACE,
     Block,
     Gone,
     block_of,
     first_place,
     offset_of,
+    place_of,
+    steps_of,
+    token_at,
     version_of,
 )
 from indelible_server.store.snapshots import Chunk, Directory, Snapshot, record_at
@@ -117,6 +120,32 @@ class Contents:
                 came.append(Block(base=block.base, added=block.added))
         return Plan(version, snapshot, directory, gone, came)
 
+    async def beginning(self, log_id: LogId, version: int) -> Stretch | None:
+        """What the contents at `version` (1 or more) begin with, without a plan: the first entries
+        that the log's first versions brought, if they are all there to this day.
+
+        None if one of them has gone, or it is not that simple.
+        """
+        try:
+            page = await self._versions.read(log_id, 1, min(version, _FIRST_VERSIONS))
+        except versions.MissingError:
+            return None
+        places: list[int] = []
+        records: list[bytes] = []
+        tokens: list[bytes] = []
+        for brought, body, effects in page.changed():
+            for step in steps_of(effects):
+                if step.adds and len(places) < _FIRST_VERSIONS:
+                    places.append(place_of(brought, step.command_index))
+                    records.append(record_at(body, step.offset, brought))
+                    tokens.append(token_at(body, step.offset))
+        if not places:
+            return None
+        async with store_answer():
+            now = await self._redis.execute_command("HMGET", keys.of_log(log_id).index, *tokens)
+        there = [entry and place_of(*INDEX_PLACE.unpack_from(entry)) for entry in now]
+        return Stretch(places, records) if there == places else None
+
     async def blocks(self, log_id: LogId, low: int, high: int) -> AsyncGenerator[Block, None]:
         """What the versions in (low, high] did, block by block; from the stream what no block
         tells yet."""
@@ -198,10 +227,10 @@ class Contents:
     ) -> Stretches:
         """Reads the versions alone that added something which is still there."""
         at_once = _FIRST_VERSIONS if most is None else max(1, min(most, _FIRST_VERSIONS))
-        waiting = deque(_in_pieces(plan, first))
+        pieces = _Pieces(_in_pieces(plan, first))
 
         def reads() -> Iterator[Callable[[], Coroutine[Any, Any, _Found]]]:
-            while places := _taken(waiting, at_once):
+            while places := pieces.take(at_once):
                 yield partial(self._rows, log_id, places)
 
         ahead = versions.READ_AT_ONCE if most is None else 1
@@ -303,17 +332,24 @@ def _in_pieces(plan: Plan, first: int) -> Iterator[list[int]]:
                 yield left
 
 
-def _taken(waiting: "deque[list[int]]", most: int) -> list[int]:
-    """At most `most` places, of versions that lie in one stretch of the stream or nearly so."""
-    taken: list[int] = []
-    while waiting and len(taken) < most:
-        piece = waiting.popleft()
-        room = most - len(taken)
-        if len(piece) > room:
-            waiting.appendleft(piece[room:])
-            piece = piece[:room]
-        taken += piece
-    return taken
+class _Pieces:
+    """Places in their order, made as they are taken: there may be millions."""
+
+    def __init__(self, pieces: Iterator[list[int]]) -> None:
+        self._pieces = pieces
+        self._begun: list[int] = []
+
+    def take(self, most: int) -> list[int]:
+        """At most `most` places, of versions that lie in one stretch of the stream or nearly so."""
+        taken: list[int] = []
+        while len(taken) < most:
+            piece = self._begun or next(self._pieces, [])
+            if not piece:
+                break
+            room = most - len(taken)
+            taken += piece[:room]
+            self._begun = piece[room:]
+        return taken
 
 
 def _next(at_once: int, count: int, size: int) -> int:

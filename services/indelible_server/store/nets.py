@@ -148,6 +148,12 @@ class Nets:
         Raises:
             MissingError: as `page`; of a log that is deleted meanwhile, perhaps in the middle.
         """
+        if start is None and _is_contents(span) and span.high > FOLDED_VERSIONS:
+            # The way takes longer to find the longer the log is.
+            begun = await self._contents.beginning(span.log_id, span.high)
+            if begun is not None:
+                start = Position(begun.places[-1] + 1, True)
+                yield Portion(begun.records, start)
         way = await self._way(span)
         rest = start
         if isinstance(way, _Sorted):
@@ -249,6 +255,11 @@ class Nets:
                 assert ended is not None, "a key that is gone was ended by no command"
                 rows.append(Row(token if by_key else ended, span.inverse, gone))
             gathering.add(rows)
+
+
+def _is_contents(span: Span) -> bool:
+    """Whether it adds what there is at a version, in the order of places."""
+    return not span.low and not span.inverse and span.order == "command"
 
 
 def _first(way: _Straight, start: Position | None, adds: bool) -> int:

@@ -22,6 +22,7 @@ BLOCK_VERSIONS = 256
 
 assert limits.MAX_COMMANDS <= 1 << INDEX_BITS
 
+INDEX_PLACE = struct.Struct(">QI")  # what each entry of a log's index begins with
 _HEAD = struct.Struct("<III")
 _BARE = struct.Struct("<QH")
 _REMOVED = struct.Struct(">QI")

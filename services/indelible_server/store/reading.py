@@ -6,7 +6,6 @@ cached. Knows nothing of HTTP or of waiting.
 """
 
 import asyncio
-import struct
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -45,13 +44,12 @@ from indelible_server.store.logs import nonexistent, replaced
 from indelible_server.store.lookups import Lookups
 from indelible_server.store.names import Group, Names
 from indelible_server.store.nets import NetPage, Nets, Portion, Position, Span
-from indelible_server.store.places import place_of
+from indelible_server.store.places import INDEX_PLACE, place_of
 from indelible_server.store.versions import MissingError, Versions
 
 _FIRST_BATCH = 8
 _SCAN_VERSIONS = 20_000
 _HEADS_AT_ONCE = 500
-_INDEX_PLACE = struct.Struct(">QI")
 
 
 class Head(NamedTuple):
@@ -307,7 +305,7 @@ class Reader:
         await self._cover(log_id, fields)
         head = _head(fields)
         places = {
-            token: place_of(*_INDEX_PLACE.unpack_from(entry))
+            token: place_of(*INDEX_PLACE.unpack_from(entry))
             for token, entry in zip(tokens, index, strict=True)
             if entry is not None
         }
