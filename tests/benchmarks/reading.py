@@ -5,7 +5,7 @@ time, one of a million entries. Every sample asks for versions that nobody asked
 """
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -89,32 +89,23 @@ async def _grown(scale: Scale) -> AsyncIterator[Logs]:
 async def _diffs(scale: Scale, logs: Logs) -> list[Row]:
     draw = random.Random(7)
 
-    def near(log_id: LogId, low: int, high: int) -> list[bytes]:
-        return [
-            _diff(logs, log_id, at, at + HOT)
-            for at in (draw.randrange(low, high - HOT) for _ in range(40))
-        ]
+    def fresh(
+        log_id: LogId, low: int, high: int, span: int, count: int
+    ) -> Callable[[int], Awaitable[Answers]]:
+        """`count` diffs a sample, none of them asked for twice: an answer is kept."""
+        begins = draw.sample(range(low, high - span), count * scale.pairs)
 
-    def far(log_id: LogId, low: int, high: int, span: int) -> list[bytes]:
-        return [
-            _diff(logs, log_id, at, at + span)
-            for at in (draw.randrange(low, high - span) for _ in range(10))
-        ]
+        async def sample(number: int) -> Answers:
+            some = begins[number * count : (number + 1) * count]
+            return await _asked(scale, logs, [_diff(logs, log_id, a, a + span) for a in some])
+
+        return sample
 
     begin, across = logs.versions // 10 + HOT, logs.versions // 10
-
-    async def near_short(_: int) -> Answers:
-        return await _asked(scale, logs, near(logs.short, HOT, SHORT_VERSIONS))
-
-    async def near_long(_: int) -> Answers:
-        return await _asked(scale, logs, near(logs.long, begin, logs.versions))
-
-    async def far_short(_: int) -> Answers:
-        return await _asked(scale, logs, far(logs.short, HOT, SHORT_VERSIONS, 850))
-
-    async def far_long(_: int) -> Answers:
-        return await _asked(scale, logs, far(logs.long, begin, logs.versions, across))
-
+    near_short = fresh(logs.short, HOT, SHORT_VERSIONS, HOT, 40)
+    near_long = fresh(logs.long, begin, logs.versions, HOT, 40)
+    far_short = fresh(logs.short, HOT, SHORT_VERSIONS, 850, 10)
+    far_long = fresh(logs.long, begin, logs.versions, across, 10)
     rows = []
     anywhere = f"a diff of {HOT} changes"
     for what, curve, floor, ours in (
