@@ -45,6 +45,12 @@ async def test_both_ways_give_the_same_answer(stand: Stand) -> None:
                 assert stand.watched.taken == before + 1
                 status = 410 if is_deleted else 404 if key == b"never" else 200
                 assert [answer[0] for answer in past] == [status]
+            for at in (0, 1, 2, 3):
+                before = stand.watched.taken
+                past = told(await stand.ask(stand.get(key, query=f"?at={at}")))
+                assert stand.watched.taken == before + 1, (key, at)
+                assert past == told(await stand.ask(stand.get(key, query=f"?&at={at}")))
+                assert stand.watched.taken == before + 1
         if not is_deleted:
             await stand.services.logs.delete(identity)
 
@@ -56,7 +62,9 @@ async def test_what_is_unusual_takes_the_routes(stand: Stand) -> None:
         plain.replace(b"HTTP/1.1", b"HTTP/1.0", 1),
         plain.replace(b"GET", b"HEAD", 1),
         plain.replace(stand.apikey.encode(), b"ik_0123456789abcdef_x", 1),
-        stand.get(b"k", query="?at=1"),
+        stand.get(b"k", query="?at=01"),
+        stand.get(b"k", query="?at=1&at=1"),
+        stand.get(b"k", query="?to=1"),
         stand.get(b"k", more="="),
         stand.get(b"k", more="/history"),
         stand.get(b"k" * 1_025),

@@ -1,7 +1,7 @@
-"""Keys' current entries past the routes, as commits go (`lane`).
+"""Keys' entries past the routes, as commits go (`lane`).
 
-Takes what is plain: a GET of one key at the head, by an API key and of a log that are known. What
-is not at hand in one call is looked for as the routes would.
+Takes what is plain: a GET of one key, at the head or at a version, by an API key and of a log that
+are known. What is not at hand in one call is looked for as the routes would.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 from indelible_protocol import messages, paths
 from indelible_protocol.errors import ProtocolError
-from indelible_protocol.ids import from_base64url
+from indelible_protocol.ids import from_base64url, parse_version
 from indelible_protocol.messages import Form
 
 from indelible_server.api.connections import LanedConnection
@@ -56,8 +56,10 @@ class EntryLane:
         if asker is None:
             return False
         form = FORMS.get(asker.headers.get("content-type", Form.JSON.value))
+        name, asks, version = path[_KEY_AT:].partition("?at=")
         try:
-            key = check_key(from_base64url(path[_KEY_AT:], "key"), asker.identity)
+            key = check_key(from_base64url(name, "key"), asker.identity)
+            at = parse_version(version, "at") if asks else None
         except ProtocolError:
             return False
         if form is None:
@@ -70,45 +72,52 @@ class EntryLane:
             request.refuse(refusal)
             return True
         if turn is None:
-            self._read(request, key)
+            self._read(request, key, at)
         else:
-            turn.add_done_callback(partial(self._read, request, key))
+            turn.add_done_callback(partial(self._read, request, key, at))
         return True
 
-    def _read(self, request: LanedRequest, key: bytes, _turn: object = None) -> None:
+    def _read(
+        self, request: LanedRequest, key: bytes, at: int | None, _turn: object = None
+    ) -> None:
         if request.is_gone:  # while it waited for its turn
             request.observe(499, None)
-            return
-        found = partial(self._found, request, key)
-        try:
-            self._services.reader.begin_entry(request.identity.log_id, key, found)
-        except Exception as error:
-            request.refuse(error)
+        elif at is not None:
+            self._begin_looking(request, key, at)
+        else:
+            found = partial(self._found, request, key)
+            try:
+                self._services.reader.begin_entry(request.identity.log_id, key, found)
+            except Exception as error:
+                request.refuse(error)
 
     def _found(self, request: LanedRequest, key: bytes, found: _Found | Refusal | None) -> None:
         if found is None:
-            task = asyncio.ensure_future(self._look_for(request, key))
-            self._looking.add(task)
-            task.add_done_callback(self._looking.discard)
+            self._begin_looking(request, key, None)
         elif isinstance(found, Refusal):
             request.refuse(found)
         else:
-            _answer(request, found)
+            _answer(request, found, None)
 
-    async def _look_for(self, request: LanedRequest, key: bytes) -> None:
+    def _begin_looking(self, request: LanedRequest, key: bytes, at: int | None) -> None:
+        task = asyncio.ensure_future(self._look_for(request, key, at))
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def _look_for(self, request: LanedRequest, key: bytes, at: int | None) -> None:
         reader, log_id = self._services.reader, request.identity.log_id
         try:
-            found = await reader.entries(log_id, [key], None)
+            found = await reader.entries(log_id, [key], at)
         except Exception as error:
             request.refuse(error)
         else:
-            _answer(request, found)
+            _answer(request, found, at)
 
 
-def _answer(request: LanedRequest, found: _Found) -> None:
+def _answer(request: LanedRequest, found: _Found, at: int | None) -> None:
     head, entries = found
     try:
-        body = messages.encode(the_entry(head, entries, None), request.accept)
+        body = messages.encode(the_entry(head, entries, at), request.accept)
         request.answer(200, place(request.identity, head), body)
     except Exception as error:
         request.refuse(error)
