@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from indelible_protocol import paths
 from indelible_protocol.ids import LogId, to_base64url
 from indelible_server.store import keys
 from redis.asyncio import Redis
@@ -117,6 +118,8 @@ async def test_a_commit_that_no_replica_has_is_in_doubt_and_shown_to_nobody(pair
                 await api.diff(log_id, 0)
             with pytest.raises(NotDone):
                 await api.entries(log_id, ["key"])
+            with pytest.raises(NotDone):  # past the routes
+                await api.ask("GET", paths.of_key(paths.ENTRY, LogId(log_id), b"key"))
             with pytest.raises(NotDone):
                 await api.wait_for_any({log_id: 1}, wait_seconds=0.0)
     answer = await mine.commit(log_id, sets("two"), idempotency_key="two")
