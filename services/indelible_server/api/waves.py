@@ -40,7 +40,7 @@ MAX_BODY_BYTES = 64 << 10  # who does not read is owed no more than this beside 
 _FIRST_SLICE = 16
 _WRITTEN_AT_ONCE = 256
 _FINISHED_AT_ONCE = 32
-# A handler that goes on costs ten times what its answer did: those of a large crowd let the
+# A handler that goes on costs five times what its answer did: those of a large crowd let the
 # answers of other logs, which have moved in the same moment, out first.
 _OTHERS_FIRST_SECONDS = 0.5
 
