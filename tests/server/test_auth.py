@@ -63,6 +63,7 @@ async def test_a_key_in_use_is_looked_up_once_in_a_while_and_nobody_waits(stand:
 async def test_a_key_that_nobody_brought_for_a_while_is_forgotten(stand: Stand) -> None:
     stand.clock.seconds = REMEMBERED_SECONDS
     assert stand.authenticator.known(stand.apikey) is None
+    assert not stand.authenticator._renewing, "who needs it looks for itself"
     assert (await stand.authenticator.judge(stand.apikey)).key_id == public_id(stand.apikey)
 
 

@@ -6,7 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 
 import pytest
-from indelible_server.store import current
+from indelible_server.store import current, keys
 from indelible_server.store.tenants import Tenants
 
 from tests.server.test_lane import MSGPACK, SECRET, Stand, sets, stand_on, told
@@ -107,6 +107,17 @@ async def test_a_reader_that_leaves_is_missed_by_nobody(stand: Stand, engine: En
     finally:
         os.kill(engine.pid, signal.SIGCONT)
     assert [answer.status for answer in (await asking).answers] == [200]
+
+
+async def test_an_entry_that_is_damaged_fails_for_its_reader_alone(stand: Stand) -> None:
+    await stand.ask(stand.commit(sets("k", "v")), stand.commit(sets("other", "v")))
+    store = stand.services.logs._redis
+    index = keys.of_log(stand.log).index
+    place = await store.execute_command("HGET", index, b"k")
+    await store.execute_command("HSET", index, b"k", place[:12] + b"\0\0\0\1" + place[16:])
+    damaged, other = await asyncio.gather(*(stand.ask(stand.get(k)) for k in (b"k", b"other")))
+    assert [answer.status >= 400 for answer in damaged.answers] == [True]
+    assert [answer.status for answer in other.answers] == [200]
 
 
 async def test_a_tenant_waits_its_turn_here_too(stand: Stand) -> None:

@@ -72,9 +72,11 @@ class Authenticator:
             return None
         credential, since = known
         age = self._now() - since
+        if age >= REMEMBERED_SECONDS:
+            return None
         if age >= RENEWED_SECONDS and digest not in self._renewing:
             self._renew(apikey, digest)
-        return credential if age < REMEMBERED_SECONDS else None
+        return credential
 
     def _renew(self, apikey: str, digest: bytes) -> None:
         """One look for all who bring the key now; whoever needs its outcome looks for itself."""

@@ -5,6 +5,7 @@ here, and `reading` looks for it. Knows nothing of other versions than the curre
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from indelible_protocol.commands import decode_at
@@ -61,8 +62,9 @@ def ask(
             return
         word, rest = reply
         found = None
-        if word in _TELLS and covering.is_covered(log_id, int(rest[0]), rest[3]):
-            found = _current(rest)
+        with suppress(Exception):  # of an entry that is damaged: `read` says what is wrong
+            if word in _TELLS and covering.is_covered(log_id, int(rest[0]), rest[3]):
+                found = _current(rest)
         deliver(found)
 
     functions.ask(redis, "current", _keys(log_id), (token, MAX_BYTES), answered)
