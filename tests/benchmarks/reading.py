@@ -44,20 +44,13 @@ class Logs:
 
 
 async def long_logs(scale: Scale) -> list[Row]:
-    async with _grown(scale) as logs:
+    async with grown(scale) as logs:
         progress("  G8: nothing is materialized yet")
         contents = f"contents of {logs.keys:,} keys"
         folded = await _read_whole(
             scale, logs, logs.long, f"{contents}, folded", 0, at_most(2.5), curve="folded"
         )
-        for log_id, version in (
-            (logs.short, SHORT_VERSIONS),
-            (logs.long, logs.versions),
-            (logs.live, logs.versions),
-        ):
-            await logs.stand.worker.run(
-                draining.materialize, logs.stand.engine.url, log_id, version
-            )
+        await materialize(logs)
         kept = await _read_whole(
             scale, logs, logs.long, f"{contents}, from a snapshot", 1_000, at_most(0.4)
         )
@@ -70,8 +63,17 @@ async def long_logs(scale: Scale) -> list[Row]:
         ]
 
 
+async def materialize(logs: Logs) -> None:
+    for log_id, version in (
+        (logs.short, SHORT_VERSIONS),
+        (logs.long, logs.versions),
+        (logs.live, logs.versions),
+    ):
+        await logs.stand.worker.run(draining.materialize, logs.stand.engine.url, log_id, version)
+
+
 @asynccontextmanager
-async def _grown(scale: Scale) -> AsyncIterator[Logs]:
+async def grown(scale: Scale) -> AsyncIterator[Logs]:
     versions = scale.of(1_000_000, 20_000)
     async with stage() as stand:
         short, long, live = await stand.make_opaque_logs(3, "long")
