@@ -132,6 +132,7 @@ class Endpoint:
                     break
             return await self._rest()
         except Lost:
+            log.warning("webhook.claim_lost", **self._named())
             self._forget()
             return _FIRST_HELD_MS
         except BaseException:
@@ -318,7 +319,6 @@ class Endpoint:
 
     async def _attempt(self, claim: Claim, delivery: Delivery) -> None:
         """Sends it, holding the claim as long as that takes, and records what came of it."""
-        await self._turn()
         sending = asyncio.create_task(self._send(delivery))
         try:
             while not (await asyncio.wait({sending}, timeout=CLAIM_SECONDS / 3))[0]:
@@ -330,7 +330,6 @@ class Endpoint:
             sending.cancel()
             await asyncio.wait({sending})
         at_ms, answer = sending.result()
-        await self._turn()
         await self._settle(claim, delivery, at_ms, answer)
 
     async def _turn(self) -> None:
@@ -338,6 +337,13 @@ class Endpoint:
             await self.tools.courtesy.turn()
 
     async def _send(self, delivery: Delivery) -> tuple[int, Answer]:
+        """Returns when it is its turn to be settled, too: the claim is held until then."""
+        await self._turn()
+        answered = await self._sent(delivery)
+        await self._turn()
+        return answered
+
+    async def _sent(self, delivery: Delivery) -> tuple[int, Answer]:
         async with self.tools.slots.taken(is_suspect=self.trust.is_suspect):
             at_ms = self.tools.now_ms()
             headers = webhooks.headers(
