@@ -91,11 +91,13 @@ class Verdict:
         return sorted(self.waits_ms)[len(self.waits_ms) * 99 // 100]
 
     def __str__(self) -> str:
+        waits = f"{len(self.waits_ms)} waits, {self.left_out} left out"
+        if self.waits_ms:
+            p50_ms = median(self.waits_ms)
+            waits = f"p50 {p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms of {waits}"
         return (
             f"{self.deliveries} deliveries, {self.attempts} attempts, "
-            f"{self.repeated_after_taken} repeated after they were taken, "
-            f"p50 {median(self.waits_ms):.1f} ms, p99 {self.p99_ms:.1f} ms of "
-            f"{len(self.waits_ms)} waits, {self.left_out} left out"
+            f"{self.repeated_after_taken} repeated after they were taken, {waits}"
         )
 
 
