@@ -9,7 +9,7 @@ from indelible_server.api.waiting import Waiting
 from indelible_server.settings import Settings
 from indelible_server.store.connection import connect
 from indelible_server.store.errors import Refusal, StoreUnavailable
-from indelible_server.store.waiters import Waiter, Watched
+from indelible_server.store.waiters import UNTOLD, Waiter, Watch, Watched
 from indelible_server.store.wakeups import Wakeups
 
 from tests.support.engines import Engine
@@ -64,3 +64,24 @@ async def test_who_was_told_meanwhile_is_not_refused(entering: Entering) -> None
     entering.waiter.finish()
     assert await entering.waiter.outcome == "answered"
     entering.waiting.leave("tenant", entering.waiter)
+
+
+async def test_that_nothing_moved_is_not_said_of_a_log_that_cannot_be_read(engine: Engine) -> None:
+    """A node that was cut off refuses to tell its logs' versions, other nodes tell theirs."""
+    clients = connect(engine.url, connections=1, timeout_seconds=5.0)
+    other = LogId(b"\1" * 32)
+    told: dict[Watched, int | None] = {LOG: UNTOLD, other: 7}
+
+    async def read(watched: Sequence[Watched]) -> list[int | None]:
+        return [told[each] for each in watched]
+
+    wakeups = Wakeups(clients.subscriber, read, recheck_seconds=60.0)
+    watch = Watch()
+    with pytest.raises(StoreUnavailable):
+        await wakeups.sleep(watch, 0.05, also={LOG: 7, other: 7})
+    assert await wakeups.sleep(Watch(), 0.05, also={other: 7}) == "timeout"
+    assert await wakeups.sleep(Watch(), 0.05, also={LOG: 7, other: 6}) == "moved"
+    told[LOG] = 7
+    assert await wakeups.sleep(Watch(), 0.05, also={LOG: 7}) == "timeout"
+    assert await wakeups.sleep(watch, 0.05, also={}) == "timeout"
+    await clients.close()

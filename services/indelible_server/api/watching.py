@@ -18,9 +18,9 @@ from indelible_server.api.pages import Wanted
 from indelible_server.api.parameters import Query
 from indelible_server.api.requests import scope_of
 from indelible_server.api.services import SERVICES, Services
-from indelible_server.store.errors import Refusal
+from indelible_server.store.errors import Refusal, StoreUnavailable
 from indelible_server.store.names import Group, Scope
-from indelible_server.store.waiters import Outcome, Watch, Watched
+from indelible_server.store.waiters import UNTOLD, Outcome, Watch, Watched
 
 _MAX_DIFFS = 256
 
@@ -110,17 +110,24 @@ class _Waiting:
                 self._moved.gone.append(log_id)
 
     async def _tell_what_moved(self) -> None:
-        """By a fresh read of what was told to be behind; a false alarm is let go."""
+        """By a fresh read of what was told to be behind; a false alarm is let go.
+
+        Raises:
+            StoreUnavailable: nothing can be told, as what is behind cannot be read.
+        """
         watch = self._watch
         behind = list(watch.behind)
         versions = await self._services.reader.current_versions(behind) if behind else []
         room = limits.MAX_PAGE_BYTES if self._asked.diffs else 0
+        is_untold = False
         for watched, version in zip(behind, versions, strict=True):
             known = watch.known[watched]
             if version is None:
                 assert not isinstance(watched, Group)
                 self._services.watches.forget(self._scope.tenant, watch, watched)
                 self._moved.gone.append(watched)
+            elif version == UNTOLD:
+                is_untold = True
             elif version <= known:
                 del watch.behind[watched]
             elif isinstance(watched, Group):
@@ -129,6 +136,9 @@ class _Waiting:
             else:
                 moved = messages.MovedLog(log_id=watched, version=version)
                 self._moved.moved.append(moved)
+        told = self._moved.moved or self._moved.gone or self._moved.groups
+        if is_untold and not told:
+            raise StoreUnavailable("some logs have moved, and cannot be read")
         if room:
             await self._add_diffs(self._moved.moved[:_MAX_DIFFS], room)
 

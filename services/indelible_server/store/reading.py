@@ -46,6 +46,7 @@ from indelible_server.store.names import Group, Names
 from indelible_server.store.nets import NetPage, Nets, Portion, Position, Span
 from indelible_server.store.places import INDEX_PLACE, place_of
 from indelible_server.store.versions import MissingError, Versions
+from indelible_server.store.waiters import UNTOLD
 
 _FIRST_BATCH = 8
 _SCAN_VERSIONS = 20_000
@@ -164,7 +165,7 @@ class Reader:
         """Of logs and of groups' listings; None for a log that is deleted or absent.
 
         Where some logs can be told and others not, as in a cluster that lost a node, those are
-        at 0: there is no news of them.
+        UNTOLD.
 
         Raises:
             StoreUnavailable: none can be told.
@@ -182,8 +183,8 @@ class Reader:
                 found.append(next(versions))
             else:
                 head = next(heads)
-                unknown = 0 if isinstance(head, Refusal) else None
-                found.append(head.version if isinstance(head, Head) else unknown)
+                absent = UNTOLD if isinstance(head, Refusal) else None
+                found.append(head.version if isinstance(head, Head) else absent)
         return found
 
     async def page(

@@ -14,6 +14,7 @@ from indelible_server.store.names import Group
 # `answered`: somebody else has answered the waiter's client already.
 Outcome = Literal["moved", "timeout", "draining", "answered"]
 Watched = LogId | Group
+UNTOLD = -1  # in the place of a version that the store could not tell
 
 
 class Waiter:

@@ -8,7 +8,7 @@ comes back, so a lost hint costs time and never an answer.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence, Set
 
 import structlog
 from indelible_protocol.ids import LogId
@@ -19,9 +19,9 @@ from redis.exceptions import RedisError
 from indelible_server.store import keys
 from indelible_server.store.connection import end_tasks
 from indelible_server.store.deadlines import Deadlines
-from indelible_server.store.errors import Refusal
+from indelible_server.store.errors import Refusal, StoreUnavailable
 from indelible_server.store.names import Group
-from indelible_server.store.waiters import Outcome, Waiter, Watch, Watched
+from indelible_server.store.waiters import UNTOLD, Outcome, Waiter, Watch, Watched
 
 ReadVersions = Callable[[Sequence[Watched]], Awaitable[list[int | None]]]
 # Takes over those of a log who have fallen behind, one set for each version and question.
@@ -90,6 +90,7 @@ class Wakeups:
         self._names: dict[bytes, Watched] = {}
         self._connection: AbstractConnection | None = None
         self._interrupted: set[Watched] = set()
+        self._untold: set[Watched] = set()
         self._recheck_now = asyncio.Event()
         self._draining = False
         self._unanswered_pings = 0
@@ -122,6 +123,7 @@ class Wakeups:
         else:
             await self._ensure_subscribed([waiter.log_id])
             await self._recheck([waiter.log_id])
+            self._check_told({waiter.log_id})
 
     def leave(self, waiter: Waiter) -> None:
         waiter.outcome.cancel()  # whoever is about to tell it something finds it gone
@@ -157,7 +159,10 @@ class Wakeups:
             await self._recheck(list(also))
             if watch.behind:
                 return "moved"
-            return await watch.sleeping if seconds > 0 else "timeout"
+            outcome = await watch.sleeping if seconds > 0 else "timeout"
+            if outcome == "timeout":
+                self._check_told(watch.known.keys())
+            return outcome
         finally:
             self.waiter_count -= 1
             self._deadlines.discard(watch)
@@ -314,8 +319,21 @@ class Wakeups:
         """Reads versions and wakes whoever is behind; how many were."""
         woken = 0
         for each, version in zip(watched, await self._read_versions(watched), strict=True):
+            if version == UNTOLD:
+                self._untold.add(each)
+                continue
+            self._untold.discard(each)
             woken += self.hint(each, _BEYOND_ALL if version is None else version)
         return woken
+
+    def _check_told(self, watched: Set[Watched]) -> None:
+        """That nothing has moved may be said only of what could be read last.
+
+        Raises:
+            StoreUnavailable.
+        """
+        if not self._untold.isdisjoint(watched):
+            raise StoreUnavailable("of some logs it is not known whether they have moved")
 
     async def _ping(self) -> None:
         """Finds a connection that is open but dead; silence for several rounds ends it."""
@@ -346,6 +364,7 @@ class Wakeups:
             del self._channels[watched]
             self._names.pop(name.encode(), None)
             self._interrupted.discard(watched)
+            self._untold.discard(watched)
             if self._connection is not None and channel.subscribed.is_set():
                 try:
                     await self._connection.send_command("SUNSUBSCRIBE", name)
