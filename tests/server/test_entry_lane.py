@@ -96,7 +96,6 @@ async def test_a_reader_that_leaves_is_missed_by_nobody(stand: Stand, engine: En
     await stand.ask(stand.commit(sets("k", "v")))
     before = stand.watched.taken
     _, writer = await asyncio.open_connection(*stand.url.removeprefix("http://").split(":"))
-    await asyncio.sleep(0.01)
     os.kill(engine.pid, signal.SIGSTOP)
     try:
         writer.write(stand.get(b"k"))

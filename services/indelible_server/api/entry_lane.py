@@ -66,30 +66,18 @@ class EntryLane:
             return False
         accept = accepted_form(asker.headers.get("accept", ""), form)
         request = LanedRequest(self._services, connection, _ENTRY, asker.identity, accept, None)
-        try:
-            turn = self._services.authenticator.admit(asker.credential)
-        except Refusal as refusal:
-            request.refuse(refusal)
-            return True
-        if turn is None:
-            self._read(request, key, at)
-        else:
-            turn.add_done_callback(partial(self._read, request, key, at))
+        request.in_turn(asker.credential, partial(self._read, request, key, at))
         return True
 
-    def _read(
-        self, request: LanedRequest, key: bytes, at: int | None, _turn: object = None
-    ) -> None:
-        if request.is_gone:  # while it waited for its turn
-            request.observe(499, None)
-        elif at is not None:
+    def _read(self, request: LanedRequest, key: bytes, at: int | None) -> None:
+        if at is not None:
             self._begin_looking(request, key, at)
-        else:
-            found = partial(self._found, request, key)
-            try:
-                self._services.reader.begin_entry(request.identity.log_id, key, found)
-            except Exception as error:
-                request.refuse(error)
+            return
+        found = partial(self._found, request, key)
+        try:
+            self._services.reader.begin_entry(request.identity.log_id, key, found)
+        except Exception as error:
+            request.refuse(error)
 
     def _found(self, request: LanedRequest, key: bytes, found: _Found | Refusal | None) -> None:
         if found is None:

@@ -35,7 +35,6 @@ from indelible_server.api.request_ids import new_request_id
 from indelible_server.api.services import Services
 from indelible_server.store.admission import LogIdentity, admit_sealed
 from indelible_server.store.committing import Outcome
-from indelible_server.store.errors import Refusal
 
 _COMMIT = ("POST", paths.COMMITS)
 _BEFORE, _AFTER = paths.COMMITS.split("{log_id}")
@@ -71,15 +70,7 @@ class CommitLane:
         if asker is None or form is None:
             return False
         request = _Request(self._services, connection, asker.identity, form, body, asker.headers)
-        try:
-            turn = self._services.authenticator.admit(asker.credential)
-        except Refusal as refusal:
-            request.refuse(refusal)
-            return True
-        if turn is None:
-            self._commit(request)
-        else:
-            turn.add_done_callback(partial(self._commit, request))
+        request.in_turn(asker.credential, partial(self._commit, request))
         return True
 
     def _has_room(self, message: RawRequestMessage) -> bool:
@@ -105,10 +96,7 @@ class CommitLane:
         answer = told.replace(_NO_ID, request_id.encode())
         connection.answer(answer_bytes(503, headers, request_id, answer), close=False)
 
-    def _commit(self, request: "_Request", _turn: object = None) -> None:
-        if request.is_gone:  # while it waited for its turn
-            request.observe(499, None)
-            return
+    def _commit(self, request: "_Request") -> None:
         try:
             self._services.committer.check(request.identity.tenant)  # before it costs much
             admitted = admit(request.identity, request.form, request.data, request.key)

@@ -5,7 +5,7 @@ took. Knows nothing of what is asked.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
@@ -122,6 +122,25 @@ class LanedRequest:
     @property
     def is_gone(self) -> bool:
         return self._connection.transport is None
+
+    def in_turn(self, credential: Credential, begin: Callable[[], None]) -> None:
+        """Calls `begin` when it is the tenant's turn, unless the client has left by then."""
+        try:
+            turn = self.services.authenticator.admit(credential)
+        except Refusal as refusal:
+            self.refuse(refusal)
+            return
+
+        def go(_turn: object = None) -> None:
+            if self.is_gone:
+                self.observe(499, None)
+            else:
+                begin()
+
+        if turn is None:
+            go()
+        else:
+            turn.add_done_callback(go)
 
     def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         """`body` is in the form that was asked for."""

@@ -71,10 +71,13 @@ class _Waiting:
                 self._scope.tenant, self._watch, seconds, also=also
             )
             await self._tell_what_moved()
-            told = self._moved.moved or self._moved.gone or self._moved.groups
-            if told or outcome != "moved" or time.monotonic() >= deadline:
+            if self._has_news or outcome != "moved" or time.monotonic() >= deadline:
                 return self._moved, outcome
             also = {}
+
+    @property
+    def _has_news(self) -> bool:
+        return bool(self._moved.moved or self._moved.gone or self._moved.groups)
 
     async def _added(self) -> dict[Watched, int]:
         """What is watched from now on; what is known already is at its new version."""
@@ -136,8 +139,7 @@ class _Waiting:
             else:
                 moved = messages.MovedLog(log_id=watched, version=version)
                 self._moved.moved.append(moved)
-        told = self._moved.moved or self._moved.gone or self._moved.groups
-        if is_untold and not told:
+        if is_untold and not self._has_news:
             raise StoreUnavailable("some logs have moved, and cannot be read")
         if room:
             await self._add_diffs(self._moved.moved[:_MAX_DIFFS], room)

@@ -332,7 +332,7 @@ class Wakeups:
         Raises:
             StoreUnavailable.
         """
-        if not self._untold.isdisjoint(watched):
+        if not watched.isdisjoint(self._untold):
             raise StoreUnavailable("of some logs it is not known whether they have moved")
 
     async def _ping(self) -> None:

@@ -9,7 +9,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import structlog
 from indelible_protocol.errors import ErrorCode
@@ -308,14 +308,11 @@ class Dispatcher:
         try:
             while key in self._again and key in self._endpoints:
                 endpoint = self._endpoints[key]
-                if endpoint.trust.is_suspect:
-                    await self._tools.courtesy.turn()
-                    self._again.discard(key)
+                await endpoint.turn()
+                self._again.discard(key)
+                waits_for_others = endpoint.trust.is_suspect
+                with nullcontext() if waits_for_others else self._tools.courtesy.at_work():
                     pause_ms = await self._worked(endpoint)
-                else:
-                    self._again.discard(key)
-                    with self._tools.courtesy.at_work():
-                        pause_ms = await self._worked(endpoint)
         finally:
             del self._workers[key]
         if pause_ms is not None and not self._tools.stopping.is_set():

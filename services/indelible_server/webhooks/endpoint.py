@@ -117,6 +117,11 @@ class Endpoint:
         """The store knows of a change that the claim does not."""
         self._is_stale = True
 
+    async def turn(self) -> None:
+        """Returns when it may take its next step: at once, unless it did badly of late."""
+        if self.trust.is_suspect:
+            await self.tools.courtesy.turn()
+
     async def work(self) -> int | None:
         """Does all that is due now; in how many ms there is more (None: once a log moves).
 
@@ -332,15 +337,11 @@ class Endpoint:
         at_ms, answer = sending.result()
         await self._settle(claim, delivery, at_ms, answer)
 
-    async def _turn(self) -> None:
-        if self.trust.is_suspect:
-            await self.tools.courtesy.turn()
-
     async def _send(self, delivery: Delivery) -> tuple[int, Answer]:
         """Returns when it is its turn to be settled, too: the claim is held until then."""
-        await self._turn()
+        await self.turn()
         answered = await self._sent(delivery)
-        await self._turn()
+        await self.turn()
         return answered
 
     async def _sent(self, delivery: Delivery) -> tuple[int, Answer]:
