@@ -11,7 +11,9 @@ import pytest
 from tests.support.deployment import Deployment, StartDeployment
 from tests.support.service import Service
 from tests.support.webhooks import Receiver, receiver, webhook_api
-from tests.webhooks.ordeal import HEALTHY, TEMPERS, Ordeal, Verdict, spread
+from tests.webhooks.elsewhere import elsewhere
+from tests.webhooks.ordeal import Ordeal, Verdict
+from tests.webhooks.sinks import HEALTHY, TEMPERS, sinks_of, spread
 
 KILL_EVERY_SECONDS = 1.0
 
@@ -74,16 +76,21 @@ async def put_through(
     per_second: float,
     kills: bool = False,
 ) -> tuple[Verdict, int]:
-    async with receiver() as made, webhook_api(deployment.endpoints[0], deployment.apikey) as api:
-        ordeal = Ordeal(api, made)
-        await ordeal.prepare(tempers, logs)
+    sinks = sinks_of(tempers, logs)
+    async with (
+        receiver() as here,
+        elsewhere([sink for sink in sinks if sink.temper != HEALTHY]) as away,
+        webhook_api(deployment.endpoints[0], deployment.apikey) as api,
+    ):
+        ordeal = Ordeal(api, here, away, sinks)
+        await ordeal.prepare()
         stop = asyncio.Event()
         killing = asyncio.create_task(keep_killing(services, stop)) if kills else None
         await ordeal.load(commits, per_second=per_second)
         stop.set()
         killed = await killing if killing is not None else 0
         await ordeal.settle(within_seconds=60.0)
-        return ordeal.verdict(), killed
+        return await ordeal.verdict(), killed
 
 
 async def test_endpoints_of_every_temper_in_order_none_lost_none_twice(
@@ -158,7 +165,7 @@ async def test_five_hundred_endpoints_and_fifty_thousand_deliveries(
         deployment = await started(deploy, sweep_seconds=5)
         async with dispatchers(deployment, tmp_path, 1) as services:
             verdict, _ = await put_through(
-                deployment, services, tempers, logs=50, commits=2_500, per_second=20
+                deployment, services, tempers, logs=50, commits=2_900, per_second=20
             )
         whole.add(verdict)
         print(f"{len(tempers)} tempers: {verdict}")
@@ -184,7 +191,7 @@ async def test_fifty_thousand_deliveries_with_a_kill_every_second(
             services,
             spread(500, TEMPERS),
             logs=50,
-            commits=20_000,
+            commits=25_000,
             per_second=20,
             kills=True,
         )
