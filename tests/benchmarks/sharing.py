@@ -11,11 +11,12 @@ from tests.benchmarks.updates import check_updates, opaque_lane
 FLOODING = 64
 CONNECTIONS = 8
 PAUSE_SECONDS = 0.02
+UNREFUSED = ("--max-commit-wait-seconds", "60")  # this is about turns
 LEAD_SECONDS = 0.5  # the flood is there before the other begins, and goes on after it
 
 
 async def two_tenants(scale: Scale) -> list[Row]:
-    async with stage() as stand:
+    async with stage(arguments=UNREFUSED) as stand:
         flooder, flooded = stand.apikey, await stand.make_opaque_logs(1, "flooded")
         await stand.deployment.make_tenant()
         logs = await stand.make_opaque_logs(CONNECTIONS, "shared")
