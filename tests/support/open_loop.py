@@ -30,9 +30,11 @@ class OpenLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
-    """Seconds that each 201 took from when it was due; the versions told, by request."""
+    """When each 201 was due and when it came, by the monotonic clock; the versions told, by
+    request."""
 
-    took: Sequence[float]
+    due: Sequence[float]
+    ended: Sequence[float]
     statuses: Mapping[int, int]
     without_retry_after: int
     versions: Mapping[int, Sequence[int]]
@@ -56,7 +58,8 @@ class _Loading:
         self.all_answered = asyncio.Event()
         self.free: list[_Line] = []
         self.waiting: deque[tuple[float, int]] = deque()
-        self.took = array("d")
+        self.due = array("d")
+        self.ended = array("d")
         self.statuses: Counter[int] = Counter()
         self.without_retry_after = 0
         self.versions: dict[int, array[int]] = {n: array("q") for n in range(len(plan.requests))}
@@ -67,10 +70,10 @@ class _Loading:
             line = _Line(self)
             await connect(line, plan.port)
             self.free.append(line)
-        began = time.perf_counter()
+        began = time.monotonic()
         total, sent = self.left, 0
         while sent < total:
-            now = time.perf_counter()
+            now = time.monotonic()
             while sent < total and (due := began + sent / plan.per_second) <= now:
                 self.waiting.append((due, sent % len(plan.requests)))
                 sent += 1
@@ -91,7 +94,8 @@ class _Loading:
         status = int(data[9:12])
         self.statuses[status] += 1
         if status == 201:
-            self.took.append(time.perf_counter() - line.due)
+            self.due.append(line.due)
+            self.ended.append(time.monotonic())
             at = data.index(b"\r\nIndelible-Version: ") + 21
             self.versions[line.number].append(int(data[at : data.index(b"\r", at)]))
         elif b"\r\nretry-after: " not in data.lower():
@@ -107,7 +111,8 @@ async def run(plan: OpenLoad) -> Outcomes:
     loading = _Loading(plan)
     await loading.run()
     return Outcomes(
-        took=loading.took,
+        due=loading.due,
+        ended=loading.ended,
         statuses=dict(loading.statuses),
         without_retry_after=loading.without_retry_after,
         versions=loading.versions,

@@ -1,6 +1,7 @@
 """Commits in flight: how many, and that each is finished whatever becomes of its request."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -69,8 +70,9 @@ class Committer:
         self, identity: LogIdentity, admitted: Admitted, settle: Callable[[Outcome], None]
     ) -> None:
         """`settle` gets the outcome of the commit; it must not raise. `check` came before."""
-        self._commits.send(identity, admitted, partial(self._end, identity, admitted, settle))
-        self._shedding.began(self._in_flight)
+        self._commits.send(
+            identity, admitted, partial(self._end, time.monotonic(), identity, admitted, settle)
+        )
         self._in_flight += 1
         self._in_flight_of[identity.tenant] += 1
 
@@ -122,6 +124,7 @@ class Committer:
 
     def _end(
         self,
+        began_at: float,
         identity: LogIdentity,
         admitted: Admitted,
         settle: Callable[[Outcome], None],
@@ -134,7 +137,7 @@ class Committer:
         else:
             word = "committed" if outcome.changed else "unchanged"
         self._counts[word].inc()
-        self._shedding.ended()
+        self._shedding.ended(time.monotonic() - began_at)
         if isinstance(outcome, Acknowledged):
             if outcome.changed:
                 self._wakeups.hint(identity.log_id, outcome.version)

@@ -7,8 +7,9 @@ all that is ours.
 """
 
 import asyncio
-from functools import cache, partial
+from functools import lru_cache, partial
 
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 from indelible_protocol import limits, messages, paths
@@ -39,7 +40,7 @@ from indelible_server.store.committing import Outcome
 _COMMIT = ("POST", paths.COMMITS)
 _BEFORE, _AFTER = paths.COMMITS.split("{log_id}")
 _PATH_CHARS = len(_BEFORE) + ID_CHARS + len(_AFTER)
-_NO_ID = b"0" * 16
+_NO_ID = "0" * 16
 
 
 class CommitLane:
@@ -92,9 +93,8 @@ class CommitLane:
             ErrorCode.OVERLOADED,
         )
         form = accepted_form(message.headers.get("Accept", ""), Form.MSGPACK)
-        headers, told = _crowded(form)
-        answer = told.replace(_NO_ID, request_id.encode())
-        connection.answer(answer_bytes(503, headers, request_id, answer), close=False)
+        parts = _crowded(form, rfc822_formatted_time())
+        connection.answer(request_id.encode().join(parts), close=False)
 
     def _commit(self, request: "_Request") -> None:
         try:
@@ -157,10 +157,11 @@ class _Request(LanedRequest):
         self.answer(201 if outcome.changed else 200, headers, answer)
 
 
-@cache
-def _crowded(form: Form) -> tuple[dict[str, str], bytes]:
-    """What is told when there is too much, with `_NO_ID` for the request's id."""
+@lru_cache(maxsize=8)
+def _crowded(form: Form, _date: str) -> list[bytes]:
+    """What is told in this second when there is too much: the parts around the request's id."""
     error = crowded()
-    return problem_parts(
-        error.code, error.message, error.details, request_id=_NO_ID.decode(), form=form
+    headers, body = problem_parts(
+        error.code, error.message, error.details, request_id=_NO_ID, form=form
     )
+    return answer_bytes(503, headers, _NO_ID, body).split(_NO_ID.encode())

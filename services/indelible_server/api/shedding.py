@@ -1,18 +1,21 @@
 """Which commits are refused when more come than can be done: so that those taken do not wait.
 
-A commit is expected to wait for those in flight before it, each as long as one took of late. A
-burst passes: it is done soon. Only when the wait was too long in every part of the last moments
-are commits refused, beyond what is done within the bound. Pure; knows nothing of commits, nor
-whose they are.
+What a commit takes beyond what one takes alone is its wait for others. A burst passes: it is done
+soon. Only when some waited too long in every part of the last moments, no more are let in flight
+than are done in time: fewer while any wait too long, more while none does. Pure; knows nothing of
+commits, nor whose they are.
 """
 
+import math
 from collections.abc import Callable
 
-LEAST = 64  # that may always be in flight: the store syncs them together
+FEW = 8  # that may always be in flight
 PART_SECONDS = 0.05
 PARTS = 3
-_QUIET_PARTS = 4  # without anybody asking: it is over
-_SHARE = 1 / 128  # of the newest in the average
+_QUIET_PARTS = 4  # in which the limit is not reached, or nobody asks: it is over
+_LATE = 1 / 10  # of those that end in a part: more, and it was too long
+_SHRINK, _GROW = 3 / 4, 1 / 8
+_FADE = 1.002  # a part: so slowly it is forgotten what one took alone
 
 
 class Shedding:
@@ -21,35 +24,53 @@ class Shedding:
     def __init__(self, most_seconds: float, now: Callable[[], float]) -> None:
         self._most_seconds = most_seconds
         self._now = now
-        self._seconds_each = 0.0
-        self._ended_at = 0.0
+        self._alone_seconds = math.inf
+        self._limit = math.inf
         self._part_ends = 0.0
-        self._part_is_long = False
+        self._ended = self._late = 0
+        self._least_seconds = math.inf
+        self._is_full = False
         self._long_parts = 0
+        self._quiet_parts = 0
 
     def admits(self, in_flight: int) -> bool:
         """Whether one more may be begun beside so many."""
         now = self._now()
         if now >= self._part_ends:
-            self._end_part(now)
-        if in_flight < LEAST or in_flight * self._seconds_each <= self._most_seconds:
+            self._end_part(now, in_flight)
+        if in_flight < self._limit:
             return True
-        self._part_is_long = True
-        return self._long_parts < PARTS
+        self._is_full = True
+        return False
 
-    def began(self, in_flight: int) -> None:
-        """One was begun beside so many."""
-        if not in_flight:
-            self._ended_at = self._now()
+    def ended(self, seconds: float) -> None:
+        """One that took so long from its beginning."""
+        self._ended += 1
+        self._least_seconds = min(self._least_seconds, seconds)
+        self._late += seconds > self._alone_seconds + self._most_seconds
 
-    def ended(self) -> None:
-        """While there is one in flight, the time between two ends is what one takes."""
-        now = self._now()
-        self._seconds_each += (now - self._ended_at - self._seconds_each) * _SHARE
-        self._ended_at = now
-
-    def _end_part(self, now: float) -> None:
+    def _end_part(self, now: float, in_flight: int) -> None:
         is_over = now - self._part_ends > _QUIET_PARTS * PART_SECONDS
-        self._long_parts = 0 if is_over or not self._part_is_long else self._long_parts + 1
-        self._part_is_long = False
+        is_long = self._late > _LATE * self._ended if self._ended else in_flight >= FEW
+        if is_over:
+            self._limit, self._long_parts = math.inf, 0
+        elif self._limit == math.inf:
+            self._long_parts = self._long_parts + 1 if is_long else 0
+            if self._long_parts >= PARTS:
+                self._limit = max(FEW, in_flight * _SHRINK)
+        else:
+            self._adjust(is_long)
+        self._alone_seconds = min(_FADE * self._alone_seconds, self._least_seconds)
+        self._ended = self._late = 0
+        self._least_seconds = math.inf
+        self._is_full = False
         self._part_ends = now + PART_SECONDS
+
+    def _adjust(self, is_long: bool) -> None:
+        self._quiet_parts = 0 if self._is_full else self._quiet_parts + 1
+        if self._quiet_parts >= _QUIET_PARTS:
+            self._limit, self._long_parts = math.inf, 0
+        elif is_long:
+            self._limit = max(FEW, self._limit * _SHRINK)
+        elif self._is_full:
+            self._limit += max(1.0, self._limit * _GROW)
