@@ -86,7 +86,7 @@ class Return:
 
 def memory_of(service: Service) -> int:
     status = Path(f"/proc/{service.pid}/status").read_text()
-    found = re.search(r"RssAnon:\s+(\d+) kB", status)
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
     assert found
     return int(found[1])
 

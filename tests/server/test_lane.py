@@ -1,6 +1,7 @@
 """Commits that go past the routes are answered as those that take them, and as safely."""
 
 import asyncio
+import gc
 import os
 import re
 import signal
@@ -288,7 +289,7 @@ async def test_a_connection_is_idle_from_the_end_of_its_wait_and_not_before(engi
         async with asyncio.timeout(10):
             for _ in range(2):
                 writer.write(ask)
-                head = await reader.readuntil(b"\r\n\r\n")
+                head = await reader.readuntil(b"\r\n")
                 assert b" 204 " in head
                 assert b"close" not in head
             assert await reader.read() == b""
@@ -350,3 +351,16 @@ async def test_a_tenant_is_not_refused_for_the_crowd_of_another(engine: Engine) 
             os.kill(engine.pid, signal.SIGCONT)
         assert [answer.status for answer in (await answering).answers] == [201]
         await asyncio.gather(*asked)
+
+
+async def test_an_answer_that_is_out_is_not_kept_by_its_connection(stand: Stand) -> None:
+    """It would be, until the next: a waiter's connection has the answer before that wait."""
+    host, port = stand.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    asked = f"{paths.of_log(paths.DIFF, stand.log)}?from=0"
+    writer.write(request("GET", asked, f"Authorization: Bearer {stand.apikey}"))
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    await until(lambda: not any(isinstance(each, web.Response) for each in gc.get_objects()))
+    writer.close()

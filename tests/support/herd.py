@@ -1,5 +1,6 @@
 """A process full of followers: what a client of ours does when all of it has to come back.
 
+Such clients are other machines: what this process does takes time from nobody who has more to do.
 Told its task as JSON on standard input, it prints a line when all follow, and one more for each
 version that all were told of: when each follower was, by the system's monotonic clock. It ends
 when its standard input does.
@@ -9,6 +10,7 @@ Run by tests: `python -m tests.support.herd`.
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +21,7 @@ from typing import Any
 from indelible import AsyncClient, AsyncLog, Profile, retry, watching
 
 _STARTED_AT_ONCE = 100
+_NICENESS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +130,7 @@ class _Stubborn:
 
 
 if __name__ == "__main__":
+    os.nice(_NICENESS)
     asked = Task(**json.loads(sys.stdin.readline()))
     if not asked.jitter:
         for module in (retry, watching):
