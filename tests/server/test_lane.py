@@ -289,7 +289,7 @@ async def test_a_connection_is_idle_from_the_end_of_its_wait_and_not_before(engi
         async with asyncio.timeout(10):
             for _ in range(2):
                 writer.write(ask)
-                head = await reader.readuntil(b"\r\n")
+                head = await reader.readuntil(b"\r\n\r\n")
                 assert b" 204 " in head
                 assert b"close" not in head
             assert await reader.read() == b""
@@ -362,5 +362,6 @@ async def test_an_answer_that_is_out_is_not_kept_by_its_connection(stand: Stand)
     async with asyncio.timeout(10):
         head = await reader.readuntil(b"\r\n")
     assert head.startswith(b"HTTP/1.1 200")
+    gc.collect()  # what other tests left
     await until(lambda: not any(isinstance(each, web.Response) for each in gc.get_objects()))
     writer.close()
