@@ -104,13 +104,14 @@ class Covering:
     async def _shared(self, log_id: LogId) -> None:
         """One tiny write for all who ask while it is under way; it may have begun too early."""
         task = self._covering.get(log_id)
-        if task is None:
+        if task is None or task.done():  # done in this round of the loop: it began before this
             task = self._covering[log_id] = asyncio.ensure_future(self._write(log_id))
             task.add_done_callback(lambda done: self._written(log_id, done))
         await asyncio.shield(task)
 
     def _written(self, log_id: LogId, task: "asyncio.Task[int]") -> None:
-        del self._covering[log_id]
+        if self._covering.get(log_id) is task:
+            del self._covering[log_id]
         if not task.cancelled():
             task.exception()  # everybody may have left; asyncio would complain otherwise
 
