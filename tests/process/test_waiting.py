@@ -1,17 +1,19 @@
 """Waiters at scale: all are woken, none is kept for nothing, none is dropped at an end."""
 
 import asyncio
+import base64
 import os
 import random
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import aiohttp
 import pytest
-from indelible_protocol.ids import LogId
+from indelible_protocol.ids import LogId, to_base64url
 from indelible_server.store import keys
 from redis.asyncio import Redis
 
@@ -181,6 +183,80 @@ async def test_a_version_that_appears_between_read_and_sleep_is_not_slept_throug
             await update(writer, log_id)
             wire.subscriptions.set()
             await expect_update(answers, within_seconds=5.0)
+
+
+async def test_nothing_new_is_not_said_of_a_log_that_may_have_moved(
+    deploy: StartDeployment,
+) -> None:
+    """A version is acknowledged in time, but its hint is cut off, and the store with it."""
+    deployment = await deploy(processes=1)
+    async with FaultProxy(deployment.engine.socket, random.Random(4)) as wire:
+        far = await deployment.start_service(store_url=wire.url, listed=False)
+        headers = {"Authorization": f"Bearer {deployment.apikey}"}
+        async with (
+            client_of(deployment, deployment.services[0]) as writer,
+            aiohttp.ClientSession(far.url, headers=headers) as http,
+        ):
+            log_id = await writer.create_log("watched")
+            waits = [asyncio.create_task(each) for each in waits_on(deployment, http, log_id, 3)]
+            await until_waiting(far, len(waits))
+            wire.cut_share = 1.0
+            await update(writer, log_id)
+            for status, retry_after in await asyncio.gather(*waits):
+                assert (status, retry_after) == (503, "1")
+            assert wire.cuts, "the hint was not suppressed"
+
+            wire.cut_share = 0.0  # and who asks again is told
+
+            async def told() -> bool:
+                again = await asyncio.gather(*waits_on(deployment, http, log_id, 0))
+                return [status for status, _ in again] == [200] * len(again)
+
+            await until(told, within_seconds=20)
+
+
+def waits_on(
+    deployment: Deployment, http: aiohttp.ClientSession, log_id: bytes, seconds: int
+) -> list[Coroutine[Any, Any, tuple[int, str | None]]]:
+    """One of each kind for the log's first version: status and Retry-After."""
+
+    async def answered(method: str, path: str, body: Any = None) -> tuple[int, str | None]:
+        async with http.request(method, path, json=body) as answer:
+            return answer.status, answer.headers.get("Retry-After")
+
+    authinfo = {"customer_id": deployment.tenant_id, "apikey": deployment.apikey}
+    original = {"authinfo": authinfo, "logName": "watched", "waitSeconds": seconds}
+    watched = {"log_id": base64.b64encode(log_id).decode(), "version": 0}
+    return [
+        answered("GET", f"/v2/logs/{to_base64url(log_id)}/diff?from=0&wait={seconds}"),
+        answered("POST", "/v1/log/diff", original),
+        answered("POST", "/v2/wait", {"logs": [watched], "wait": seconds}),
+    ]
+
+
+async def test_waits_that_end_ask_the_store_for_nothing(deploy: StartDeployment) -> None:
+    """While hints come in, that is: no recheck comes here, and nothing was ever lost."""
+    deployment = await deploy("--recheck-seconds", "60", processes=1)
+    (service,) = deployment.services
+    async with (
+        client_of(deployment, service) as client,
+        Redis.from_url(deployment.engine.url) as store,
+    ):
+        log_ids = [await client.create_log(f"log {number}") for number in range(100)]
+        waits = [
+            asyncio.create_task(client.wait(log_id, 0, wait_seconds=3.0)) for log_id in log_ids
+        ]
+        await until_waiting(service, len(waits))
+        before = await reads_of(store)
+        assert not any(each.done() for each in waits)
+        assert await nothing_new(waits) == len(waits)
+        assert await reads_of(store) == before
+
+
+async def reads_of(store: Redis) -> list[int]:
+    told = await store.info("commandstats")
+    words = "hmget", "fcall", "fcall_ro", "hget", "xrange"
+    return [told.get(f"cmdstat_{word}", {}).get("calls", 0) for word in words]
 
 
 async def test_waiters_are_freed_when_their_clients_leave(deploy: StartDeployment) -> None:

@@ -13,6 +13,7 @@ from indelible_server.store.waiters import UNTOLD, Waiter, Watch, Watched
 from indelible_server.store.wakeups import Wakeups
 
 from tests.support.engines import Engine
+from tests.support.polling import until
 
 LOG = LogId(bytes(32))
 
@@ -84,4 +85,57 @@ async def test_that_nothing_moved_is_not_said_of_a_log_that_cannot_be_read(engin
     told[LOG] = 7
     assert await wakeups.sleep(Watch(), 0.05, also={LOG: 7}) == "timeout"
     assert await wakeups.sleep(watch, 0.05, also={}) == "timeout"
+    await clients.close()
+
+
+async def test_a_wait_without_hints_ends_with_a_read(engine: Engine) -> None:
+    """Nothing is subscribed here, and no recheck comes: the last read alone can tell."""
+    clients = connect(engine.url, connections=1, timeout_seconds=5.0)
+    versions = [7, 7, 8]
+
+    async def read(watched: Sequence[Watched]) -> list[int | None]:
+        return [versions.pop(0) for _ in watched]
+
+    wakeups = Wakeups(clients.subscriber, read, recheck_seconds=60.0)
+    watch = Watch()
+    assert await wakeups.sleep(watch, 0.05, also={LOG: 7}) == "timeout"
+    assert await wakeups.sleep(watch, 0.05, also={}) == "moved"
+    assert watch.behind == {LOG: 8}
+    await clients.close()
+
+
+async def test_that_nothing_moved_is_not_said_when_the_last_recheck_failed(engine: Engine) -> None:
+    """As a whole: the store is away, though the connection that listens is open."""
+    clients = connect(engine.url, connections=1, timeout_seconds=5.0)
+    reads = 0
+    is_away = False
+
+    async def read(watched: Sequence[Watched]) -> list[int | None]:
+        nonlocal reads
+        reads += 1
+        if is_away:
+            raise StoreUnavailable("away")
+        return [7 for _ in watched]
+
+    wakeups = Wakeups(clients.subscriber, read, recheck_seconds=0.05)
+    stop = asyncio.Event()
+    running = asyncio.create_task(wakeups.run(stop))
+    watch = Watch()
+    waiter = Waiter(LOG, 7)
+    assert await wakeups.sleep(watch, 0.0, also={LOG: 7}) == "timeout"
+    await until(lambda: wakeups.is_sure(LOG))  # by a recheck, once hints come in
+    await wakeups.enter(waiter, 0.5)
+    sleeping = asyncio.create_task(wakeups.sleep(watch, 0.5, also={}))
+    is_away, before = True, reads
+    await until(lambda: reads > before)
+    with pytest.raises(StoreUnavailable):
+        await sleeping
+    assert await waiter.outcome == "timeout"
+    assert not wakeups.is_sure(LOG)  # who tells the waiter's client has to read before
+    is_away = False
+    assert await wakeups.sleep(watch, 0.0, also={}) == "timeout"
+    assert wakeups.is_sure(LOG)
+    wakeups.leave(waiter)
+    stop.set()
+    await running
     await clients.close()

@@ -69,6 +69,7 @@ async def diff(request: web.Request) -> web.StreamResponse:
         head = await services.head(identity.log_id)
         return await _page(request, identity, Recent(head, None), asked)
     deadline = time.monotonic() + asked.wait_seconds
+    is_over = False
     while True:
         listening = services.wakeups.listening(identity.log_id)
         recent = await services.recent(identity.log_id, asked.from_version)
@@ -76,7 +77,7 @@ async def diff(request: web.Request) -> web.StreamResponse:
         if head.version != asked.from_version or not asked.wait_seconds:
             return await _page(request, identity, recent, asked)
         seconds = deadline - time.monotonic()
-        if seconds <= 0.0:
+        if is_over or seconds <= 0.0:
             return _nothing_new(services, identity, head, asked)
         request[WAITED] = True
         question = the_question(asked.order, asked.limit, asked.interval, answer_form(request))
@@ -88,8 +89,11 @@ async def diff(request: web.Request) -> web.StreamResponse:
             services.waiting.leave(identity.tenant, parked)
         if outcome == "answered":
             return Sent()
-        if outcome != "moved":
+        if outcome == "draining" or (
+            outcome == "timeout" and services.wakeups.is_sure(identity.log_id)
+        ):
             return _nothing_new(services, identity, head, asked, closing=outcome == "draining")
+        is_over = outcome == "timeout"  # a read has to tell that there is nothing
 
 
 def _nothing_new(

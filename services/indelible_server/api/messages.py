@@ -127,6 +127,13 @@ def problem(
     return web.Response(status=status or code.http_status, body=body, headers=headers)
 
 
+def retry_after(code: ErrorCode, details: dict[str, Any]) -> dict[str, str]:
+    """The header that tells when to try again; none where that would be of no use."""
+    if code.http_status in (429, 503):
+        return {"Retry-After": str(details.get("retry_after_seconds", 1))}
+    return {}
+
+
 def problem_parts(
     code: ErrorCode, message: str, details: dict[str, Any], *, request_id: str, form: Form
 ) -> tuple[dict[str, str], bytes]:
@@ -135,8 +142,7 @@ def problem_parts(
         code, message, details, request_id=request_id, url=f"{ERRORS_PATH}#{code.name}"
     )
     headers = {"Cache-Control": "no-store", "Content-Type": messages.PROBLEM_TYPES[form]}
-    if code.http_status in (429, 503):
-        headers["Retry-After"] = str(details.get("retry_after_seconds", 1))
+    headers |= retry_after(code, details)
     if "current_version" in details:
         headers["Indelible-Version"] = str(details["current_version"])
     return headers, messages.encode(body, form)

@@ -3,12 +3,14 @@
 What can be waited for has a version: a log, and the listing of a group. Hints are never truth.
 A waiter registers, makes sure that the channel is subscribed, reads the version, and only then
 sleeps; all waited-on versions are read again every few seconds and whenever the subscription
-comes back, so a lost hint costs time and never an answer.
+comes back, so a lost hint costs time and never an answer. Where hints have not come in all the
+time since the last read, or that read failed, it takes another to say that nothing has moved.
 """
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence, Set
+from typing import NamedTuple
 
 import structlog
 from indelible_protocol.ids import LogId
@@ -70,6 +72,13 @@ class _Channel:
         self.subscribed.clear()
 
 
+class _Recheck(NamedTuple):
+    """How many were behind, and whether some versions could not be read."""
+
+    woken: int
+    untold: bool
+
+
 class Wakeups:
     """Start `run` once; any number may wait at once, each for one log or with a watch."""
 
@@ -90,7 +99,7 @@ class Wakeups:
         self._names: dict[bytes, Watched] = {}
         self._connection: AbstractConnection | None = None
         self._interrupted: set[Watched] = set()
-        self._untold: set[Watched] = set()
+        self._unsure: set[Watched] = set()  # may have moved since they were read last
         self._recheck_now = asyncio.Event()
         self._draining = False
         self._unanswered_pings = 0
@@ -122,8 +131,8 @@ class Wakeups:
                 waiter.wake("moved")
         else:
             await self._ensure_subscribed([waiter.log_id])
-            await self._recheck([waiter.log_id])
-            self._check_told({waiter.log_id})
+            if (await self._recheck([waiter.log_id])).untold:
+                raise _untold()
 
     def leave(self, waiter: Waiter) -> None:
         waiter.outcome.cancel()  # whoever is about to tell it something finds it gone
@@ -161,12 +170,33 @@ class Wakeups:
                 return "moved"
             outcome = await watch.sleeping if seconds > 0 else "timeout"
             if outcome == "timeout":
-                self._check_told(watch.known.keys())
+                untold = await self._read_unsure(watch.known.keys())
+                if watch.behind:
+                    return "moved"
+                if untold:
+                    raise _untold()
             return outcome
         finally:
             self.waiter_count -= 1
             self._deadlines.discard(watch)
             watch.sleeping = None
+
+    def is_sure(self, log_id: LogId) -> bool:
+        """Whether those who wait for the log would know if it had moved.
+
+        Whose wait is over, and finds that not so, has to read it before saying that it has not.
+        """
+        return log_id in self._channels and log_id not in self._unsure
+
+    async def _read_unsure(self, watched: Set[Watched]) -> bool:
+        """Wakes who is behind by those of them that may have moved; whether some stay untold.
+
+        Raises:
+            StoreUnavailable: none can be read.
+        """
+        if watched.isdisjoint(self._unsure):
+            return False
+        return (await self._recheck(list(watched & self._unsure))).untold
 
     def forget(self, watch: Watch, watched: Watched) -> None:
         """Watches one less."""
@@ -231,6 +261,7 @@ class Wakeups:
         if channel is None:
             channel = self._channels[watched] = _Channel()
             self._names[_channel_name(watched).encode()] = watched
+            self._unsure.add(watched)
         return channel
 
     async def _ensure_subscribed(self, wanted: Iterable[Watched]) -> None:
@@ -275,6 +306,7 @@ class Wakeups:
                 self._connection = None
                 for channel in self._channels.values():
                     channel.end()
+                self._unsure.update(self._channels)
                 await connection.disconnect(nowait=True)
             low, high = _BACKOFF_SECONDS
             await asyncio.sleep(random.uniform(low, min(high, low * 2**attempt * 2)))
@@ -295,6 +327,7 @@ class Wakeups:
                 self._recheck_now.set()
         elif word == b"sunsubscribe":  # its slot has moved: a cluster's subscription follows it
             self._channels[watched].end()
+            self._unsure.add(watched)
             self._interrupted.add(watched)
         elif word == b"smessage":
             self.hint(watched, int(data) if data.isdigit() else _BEYOND_ALL)
@@ -311,29 +344,35 @@ class Wakeups:
             await self._let_go_of_idle_channels()
             waited_on = [each for each, channel in self._channels.items() if channel.is_waited_on]
             try:
-                self.missed_hints += await self._recheck(waited_on)
+                self.missed_hints += (await self._recheck(waited_on)).woken
             except Refusal as refusal:
                 _log.warning("wakeups.recheck_failed", reason=refusal.message)
 
-    async def _recheck(self, watched: Sequence[Watched]) -> int:
-        """Reads versions and wakes whoever is behind; how many were."""
-        woken = 0
-        for each, version in zip(watched, await self._read_versions(watched), strict=True):
-            if version == UNTOLD:
-                self._untold.add(each)
-                continue
-            self._untold.discard(each)
-            woken += self.hint(each, _BEYOND_ALL if version is None else version)
-        return woken
-
-    def _check_told(self, watched: Set[Watched]) -> None:
-        """That nothing has moved may be said only of what could be read last.
+    async def _recheck(self, watched: Sequence[Watched]) -> "_Recheck":
+        """Reads versions and wakes whoever is behind.
 
         Raises:
-            StoreUnavailable.
+            StoreUnavailable: none can be read.
         """
-        if not watched.isdisjoint(self._untold):
-            raise StoreUnavailable("of some logs it is not known whether they have moved")
+        listening = [self._channels[each].listening for each in watched]
+        try:
+            versions = await self._read_versions(watched)
+        except Refusal:
+            self._unsure.update(self._channels.keys() & watched)
+            raise
+        woken, untold = 0, False
+        for each, token, version in zip(watched, listening, versions, strict=True):
+            channel = self._channels.get(each)
+            if channel is None:
+                continue  # let go of in the meantime
+            if version == UNTOLD:
+                self._unsure.add(each)
+                untold = True
+                continue
+            if token is not None and channel.listening is token:  # hints came in all the time
+                self._unsure.discard(each)
+            woken += self.hint(each, _BEYOND_ALL if version is None else version)
+        return _Recheck(woken, untold)
 
     async def _ping(self) -> None:
         """Finds a connection that is open but dead; silence for several rounds ends it."""
@@ -364,7 +403,7 @@ class Wakeups:
             del self._channels[watched]
             self._names.pop(name.encode(), None)
             self._interrupted.discard(watched)
-            self._untold.discard(watched)
+            self._unsure.discard(watched)
             if self._connection is not None and channel.subscribed.is_set():
                 try:
                     await self._connection.send_command("SUNSUBSCRIBE", name)
@@ -376,3 +415,7 @@ def _channel_name(watched: Watched) -> str:
     if isinstance(watched, Group):
         return keys.group(watched.tenant, watched.database, watched.name).channel
     return keys.of_log(watched).channel
+
+
+def _untold() -> StoreUnavailable:
+    return StoreUnavailable("of some logs it is not known whether they have moved")

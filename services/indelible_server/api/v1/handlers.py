@@ -9,7 +9,7 @@ from aiohttp import web
 from indelible_protocol.commands import LogKind
 from indelible_protocol.errors import ErrorCode, ProtocolError
 
-from indelible_server.api.messages import read_bytes
+from indelible_server.api.messages import read_bytes, retry_after
 from indelible_server.api.middlewares import CODE, TENANT, WAITED
 from indelible_server.api.services import SERVICES
 from indelible_server.api.v1 import answers, body
@@ -54,8 +54,11 @@ async def diff(request: web.Request) -> bytes:
     if asked.wait_seconds and asked.to_version is None and asked.from_version == head.version:
         request[WAITED] = True
         waiter = Waiter(log.log_id, head.version)
-        # Only news are worth a read: a process that goes away may have lost its store.
-        if await services.waiting.wait(scope.tenant, waiter, asked.wait_seconds) == "moved":
+        outcome = await services.waiting.wait(scope.tenant, waiter, asked.wait_seconds)
+        # Only news are worth a read, and doubt: a process that goes away may have lost its store.
+        if outcome == "moved" or (
+            outcome == "timeout" and not services.wakeups.is_sure(log.log_id)
+        ):
             head = await services.reader.head(log.log_id)
     to_version = head.version if asked.to_version is None else asked.to_version
     span = asked.from_version, to_version
@@ -90,6 +93,11 @@ def _in_original_words(
             code, message, details = ErrorCode.TOO_LARGE, "the body is too large", {}
         request[CODE] = code.name
         status, text = answers.encode_error(code, message, details)
-        return web.Response(status=status, body=text, content_type="application/json")
+        return web.Response(
+            status=status,
+            body=text,
+            content_type="application/json",
+            headers=retry_after(code, details),
+        )
 
     return answered
