@@ -119,7 +119,7 @@ async def test_an_entry_that_is_damaged_fails_for_its_reader_alone(stand: Stand)
     await store.execute_command("HSET", log_keys.index, b"k", damaged)
     found = await asyncio.gather(*(stand.ask(stand.get(key)) for key in (b"k", b"other")))
     statuses = [[answer.status for answer in each.answers] for each in found]
-    assert statuses == [[400], [200]]
+    assert statuses == [[500], [200]]
 
 
 async def test_a_tenant_waits_its_turn_here_too(stand: Stand) -> None:

@@ -148,12 +148,9 @@ class LanedRequest:
         self._answer(status, None, headers, body)
 
     def refuse(self, error: Exception) -> None:
-        if isinstance(error, (Refusal, ProtocolError)):
-            code, message, details = explained(error)
-        else:
+        code, message, details = explained(error)
+        if code is ErrorCode.INTERNAL_ERROR:
             log.error("request.failed", request_id=self._id, route=self._route, exc_info=error)
-            code, details = ErrorCode.INTERNAL_ERROR, {}
-            message = "the server failed; its log tells more under this request_id"
         headers, body = problem_parts(code, message, details, request_id=self._id, form=self.accept)
         self._answer(code.http_status, code, headers, body)
 

@@ -105,11 +105,14 @@ def answer(
     return web.Response(status=status, body=body, content_type=form.value, headers=headers)
 
 
-def explained(error: Refusal | ProtocolError) -> tuple[ErrorCode, str, dict[str, Any]]:
+def explained(error: Exception) -> tuple[ErrorCode, str, dict[str, Any]]:
     """What is told of an error: its code, for people, for programs."""
     if isinstance(error, Refusal):
         return error.code, error.message, error.details
-    return error.code, str(error), {}
+    if isinstance(error, ProtocolError):
+        return error.code, str(error), {}
+    told = "the server failed; its log tells more under this request_id"
+    return ErrorCode.INTERNAL_ERROR, told, {}
 
 
 def problem(

@@ -61,7 +61,7 @@ def _told(
     request: web.Request, error: Exception, request_id: str
 ) -> tuple[ErrorCode, str, dict[str, Any]]:
     match error:
-        case Refusal() | ProtocolError():
+        case Refusal() | ProtocolError() if error.code is not ErrorCode.INTERNAL_ERROR:
             return explained(error)
         case web.HTTPRequestEntityTooLarge():
             most = request.app._client_max_size
@@ -75,8 +75,7 @@ def _told(
             told = "Expect: 100-continue is all that may be expected"
             return ErrorCode.BAD_REQUEST, told, {}
     log.error("request.failed", exc_info=error, request_id=request_id, route=_route(request))
-    told = "the server failed; its log tells more under this request_id"
-    return ErrorCode.INTERNAL_ERROR, told, {}
+    return explained(error)
 
 
 def _observe(request: web.Request, request_id: str, status: int, seconds: float) -> None:

@@ -29,7 +29,12 @@ from redis.exceptions import (
 from indelible_server.store.addresses import read_address
 from indelible_server.store.batching import AnswerLost, BatchingRedis, NotSent
 from indelible_server.store.cluster import Cluster
-from indelible_server.store.errors import OutcomeUnknown, Refusal, StoreUnavailable
+from indelible_server.store.errors import (
+    DamagedError,
+    OutcomeUnknown,
+    Refusal,
+    StoreUnavailable,
+)
 from indelible_server.store.replicas import NodeClient
 from indelible_server.store.slots import Address
 
@@ -47,6 +52,7 @@ _NOT_DONE = (
     "MOVING",
     "NOREPLICAS",
 )
+_DAMAGED = ("user_function:", "WRONGTYPE ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +147,7 @@ async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
 
 @asynccontextmanager
 async def store_answer() -> AsyncIterator[None]:
-    """For reads: any failure of the store's client becomes StoreUnavailable."""
+    """For reads: any failure of the store's client becomes what `read_refusal` says."""
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
@@ -149,6 +155,9 @@ async def store_answer() -> AsyncIterator[None]:
 
 
 def read_refusal(error: Exception) -> Refusal:
+    """DamagedError where a function of ours, or a command, finds what it cannot have written."""
+    if isinstance(error, ResponseError) and str(error).startswith(_DAMAGED):
+        return DamagedError("a function of the store fails on it")
     return StoreUnavailable(_reason(error))
 
 

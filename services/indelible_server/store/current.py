@@ -17,7 +17,7 @@ from indelible_server.store.batching import BatchingRedis
 from indelible_server.store.cluster import Cluster
 from indelible_server.store.covering import Covering
 from indelible_server.store.entries import EntryValue
-from indelible_server.store.errors import Refusal
+from indelible_server.store.errors import Refusal, stored
 
 MAX_BYTES = 64 << 10  # it shares its connection with others' small answers
 
@@ -36,12 +36,14 @@ async def read(redis: Redis, covering: Covering, log_id: LogId, token: bytes) ->
 
     Raises:
         StoreUnavailable: no answer.
+        DamagedError: the entry does not decode.
     """
     word, rest = await functions.call(redis, "current", _keys(log_id), (token, MAX_BYTES))
     if word not in _TELLS:
         return None
     await covering.cover(log_id, int(rest[0]), rest[3])
-    return _current(rest)
+    with stored():
+        return _current(rest)
 
 
 def ask(

@@ -9,11 +9,13 @@ from typing import Any, Literal, NamedTuple
 
 from indelible_protocol import limits, messages
 from indelible_protocol.commands import decode_at
+from indelible_protocol.errors import ProtocolError
 from indelible_protocol.ids import LogId
 from redis.asyncio import Redis
 
 from indelible_server.store.archive import Archive
 from indelible_server.store.base import Bases
+from indelible_server.store.errors import DamagedError
 from indelible_server.store.places import index_of, offset_of, version_of
 from indelible_server.store.versions import MissingError, Versions
 
@@ -137,8 +139,15 @@ class Entries:
 
 
 def entry_at(stored: StoredVersion, command_index: int) -> EntryValue:
-    """What a command of the version added; its offset stands among the effects."""
-    command = decode_at(stored.body, offset_of(stored.effects, command_index)).command
+    """What a command of the version added; its offset stands among the effects.
+
+    Raises:
+        DamagedError: it does not decode.
+    """
+    try:
+        command = decode_at(stored.body, offset_of(stored.effects, command_index)).command
+    except ProtocolError as error:  # a context around each of a million costs too much
+        raise DamagedError(str(error)) from error
     return EntryValue(command.token, command.key_ct, command.value, stored.version)
 
 

@@ -4,10 +4,11 @@ Every exception of the Redis client becomes one of these where it enters; none o
 carries a value, a key or an address.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from indelible_protocol.errors import ErrorCode
+from indelible_protocol.errors import ErrorCode, ProtocolError
 
 
 class Refusal(Exception):
@@ -20,6 +21,22 @@ class Refusal(Exception):
         self.code = code
         self.message = message
         self.details = dict(details or {})
+
+
+class DamagedError(Refusal):
+    """What the store holds is not what was written. Nobody who asked is to blame for it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(ErrorCode.INTERNAL_ERROR, f"what is stored of the log is damaged: {what}")
+
+
+@contextmanager
+def stored() -> Iterator[None]:
+    """Around the decoding of what the store holds: what does not decode is DamagedError."""
+    try:
+        yield
+    except ProtocolError as error:
+        raise DamagedError(str(error)) from error
 
 
 class StoreUnavailable(Refusal):

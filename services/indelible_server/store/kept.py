@@ -11,6 +11,7 @@ import msgpack
 from indelible_protocol.records import CommitKind, Header
 from indelible_protocol.signing import SignedCommit
 
+from indelible_server.store.errors import stored
 from indelible_server.store.versions import Page
 
 # Fields of a row as `commit.lua` appends them: h, s, b, t, e; each behind its name.
@@ -48,10 +49,15 @@ def control_commits(page: Page) -> dict[str, bytes]:
     """Those of a page of versions, by fields."""
     commits = {}
     for version, (_, fields) in enumerate(page.rows, page.first):
-        if not fields[_EFFECTS] and Header.decode(fields[_HEADER]).kind is CommitKind.CONTROL:
+        if not fields[_EFFECTS] and _kind(fields[_HEADER]) is CommitKind.CONTROL:
             commit = (fields[_HEADER], fields[_SIGNATURE], fields[_BODY])
             commits[control_field(version)] = msgpack.packb(commit)
     return commits
+
+
+def _kind(header: bytes) -> CommitKind:
+    with stored():
+        return Header.decode(header).kind
 
 
 def stored_bytes(page: Page) -> int:

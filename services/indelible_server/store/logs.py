@@ -26,7 +26,7 @@ from indelible_server.store.admission import (
 )
 from indelible_server.store.connection import store_answer, write_outcome
 from indelible_server.store.covering import Covering
-from indelible_server.store.errors import Refusal
+from indelible_server.store.errors import Refusal, stored
 from indelible_server.store.kept import control_commit, control_field
 from indelible_server.store.names import Group, NameRecord, Names, Scope
 
@@ -454,9 +454,11 @@ class Logs:
         scope = Scope(tenant=identity.tenant, database=identity.database)
         opened = await self._open(scope, identity.log_id, created=False)
         for commit in reversed(opened.control if opened else ()):
-            header = Header.decode(commit.header)
-            commands = [located.command for located in read_body(header, commit.body)]
-            for record in read_control(commands, head=None):
+            with stored():
+                header = Header.decode(commit.header)
+                commands = [located.command for located in read_body(header, commit.body)]
+                records = read_control(commands, head=None)
+            for record in records:
                 if isinstance(record.body, Forget) and record.body.before >= before:
                     return True
         return False

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from indelible_protocol import limits
-from indelible_protocol.errors import ProtocolError
+
+from indelible_server.store.errors import DamagedError
 
 INDEX_BITS = 12
 BLOCK_VERSIONS = 256
@@ -82,7 +83,7 @@ def steps_of(effects: bytes) -> Sequence[Step]:
     """As `diff.decode_effects`, with places as numbers and without hashes.
 
     Raises:
-        ProtocolError: cut off.
+        DamagedError: cut off.
     """
     if not effects:
         return ()
@@ -107,7 +108,7 @@ def steps_of(effects: bytes) -> Sequence[Step]:
                 at += _PLACE_BYTES
             steps.append(Step(index, offsets[index], bool(flag & _ADDS), removed))
     except struct.error:
-        raise ProtocolError("effects: cut off") from None
+        raise DamagedError("effects: cut off") from None
     return steps
 
 

@@ -39,7 +39,7 @@ from indelible_server.store.entries import (
     StoredVersion,
     next_batch,
 )
-from indelible_server.store.errors import Refusal
+from indelible_server.store.errors import Refusal, stored
 from indelible_server.store.logs import nonexistent, replaced
 from indelible_server.store.lookups import Lookups
 from indelible_server.store.names import Group, Names
@@ -364,15 +364,15 @@ class Reader:
         steps: list[KeyStep] = []
         first = max(1, head.first_version)
         lowest = max(first, before - _SCAN_VERSIONS)
-        async for stored in self._stored(log_id, lowest, before - 1, newest_first=True):
-            for command, effect in _changes(stored):
+        async for version in self._stored(log_id, lowest, before - 1, newest_first=True):
+            for command, effect in _changes(version):
                 if command.token == token:
                     entry = None
                     if effect.adds:
-                        entry = EntryValue(token, command.key_ct, command.value, stored.version)
-                    steps.append(KeyStep(stored.version, stored.time_ms, entry))
+                        entry = EntryValue(token, command.key_ct, command.value, version.version)
+                    steps.append(KeyStep(version.version, version.time_ms, entry))
             if len(steps) >= limit:
-                lowest = stored.version
+                lowest = version.version
                 break
         return steps, lowest if lowest > first else None
 
@@ -392,20 +392,8 @@ class Reader:
         first = max(1, head.first_version)
         lowest = max(first, before - limit)
         found = []
-        async for stored in self._stored(log_id, lowest, before - 1, newest_first=True):
-            header = Header.decode(stored.header)
-            found.append(
-                VersionSummary(
-                    version=stored.version,
-                    time_ms=stored.time_ms,
-                    header=stored.header,
-                    writer=header.writer,
-                    source=header.memo_ct,
-                    commands=header.command_count,
-                    changes=len(decode_effects(stored.effects)),
-                    stored_bytes=stored.size,
-                )
-            )
+        async for version in self._stored(log_id, lowest, before - 1, newest_first=True):
+            found.append(_summary(version))
         return found, lowest if lowest > first else None
 
     async def commits(
@@ -431,9 +419,9 @@ class Reader:
     ) -> list[StoredVersion]:
         found: list[StoredVersion] = []
         size = 0
-        async for stored in self._stored(log_id, from_version + 1, to_version):
-            found.append(stored)
-            size += stored.size
+        async for version in self._stored(log_id, from_version + 1, to_version):
+            found.append(version)
+            size += version.size
             if size >= limits.MAX_PAGE_BYTES or len(found) == limits.MAX_PAGE:
                 break
         return found
@@ -513,7 +501,23 @@ def _span(log_id: LogId, head: Head, from_version: int, to_version: int, order: 
     return Span(log_id, head.incarnation, head.first_version, low, high, inverse, order)
 
 
-def _changes(stored: StoredVersion) -> Iterable[tuple[Command, Effect]]:
+def _summary(version: StoredVersion) -> VersionSummary:
+    with stored():
+        header, effects = Header.decode(version.header), decode_effects(version.effects)
+    return VersionSummary(
+        version=version.version,
+        time_ms=version.time_ms,
+        header=version.header,
+        writer=header.writer,
+        source=header.memo_ct,
+        commands=header.command_count,
+        changes=len(effects),
+        stored_bytes=version.size,
+    )
+
+
+def _changes(version: StoredVersion) -> list[tuple[Command, Effect]]:
     """Each effect with the command that made it."""
-    for effect in decode_effects(stored.effects):
-        yield decode_at(stored.body, effect.offset).command, effect
+    with stored():
+        effects = decode_effects(version.effects)
+        return [(decode_at(version.body, each.offset).command, each) for each in effects]

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from indelible_server.store import functions, keys
 from indelible_server.store.covering import Covering
 from indelible_server.store.entries import ChangedEntry, EntryValue
+from indelible_server.store.errors import stored
 from indelible_server.store.reading import Head
 
 MAX_VERSIONS = 16
@@ -51,6 +52,7 @@ async def read(redis: Redis, covering: Covering, asked: Asked) -> Recent | None:
 
     Raises:
         StoreUnavailable: no answer.
+        DamagedError: what it holds does not decode.
     """
     log_keys = keys.of_log(asked.log_id)
     word, rest = await functions.call(
@@ -67,7 +69,8 @@ async def read(redis: Redis, covering: Covering, asked: Asked) -> Recent | None:
     if word == "far":
         return Recent(head, None)
     rows, removed = cast("list[list[int | bytes]]", rest[4:])
-    return Recent(head, _net(rows, removed))
+    with stored():
+        return Recent(head, _net(rows, removed))
 
 
 def _net(rows: list[int | bytes], removed: list[int | bytes]) -> tuple[ChangedEntry, ...]:

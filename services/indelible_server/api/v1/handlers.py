@@ -14,7 +14,7 @@ from indelible_server.api.middlewares import CODE, TENANT, WAITED
 from indelible_server.api.services import SERVICES
 from indelible_server.api.v1 import answers, body
 from indelible_server.store.admission import admit_opaque
-from indelible_server.store.errors import Refusal
+from indelible_server.store.errors import DamagedError, Refusal
 from indelible_server.store.names import Scope
 from indelible_server.store.reading import check_version
 from indelible_server.store.waiters import Waiter
@@ -85,6 +85,8 @@ def _in_original_words(
     async def answered(request: web.Request) -> web.Response:
         try:
             return web.Response(body=await verb(request), content_type="application/json")
+        except DamagedError:
+            raise  # is logged, and told in the same members
         except Refusal as refusal:
             code, message, details = refusal.code, refusal.message, refusal.details
         except ProtocolError as error:
