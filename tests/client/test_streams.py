@@ -4,14 +4,19 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from indelible import AsyncClient
+from indelible import AsyncClient, ErrorCode, UnavailableError
+from indelible_protocol.ids import to_base64url
 
 from tests.client.conftest import OpenClient, profile_of
+from tests.server.test_damage import cut_body, rewrite
+from tests.support.deployment import StartDeployment
 from tests.support.service import Service
 
+LARGE_COMMITS = 24
 VALUES = 2_500
 CUT_AFTER_BYTES = 600_000
 
@@ -56,6 +61,51 @@ async def test_a_stream_that_is_cut_off_is_gone_on_with(
         log = await open_client(profile_of(service, master_key=key, url=url)).log("config")
         assert await listed(log.at(5, streamed=True)) == expected
         assert cuts
+
+
+async def test_a_stream_that_meets_damage_says_so_at_once(
+    client: AsyncClient, service: Service
+) -> None:
+    """After what could be read; it is no error to retry."""
+    await fill(client)
+    log = await client.log("config")
+    await rewrite(service, "/" + to_base64url(bytes.fromhex(log.log_id)), 5, cut_body)
+    found, error = await read(log.at(5, streamed=True))
+    assert len(found) >= 500
+    assert error.code is ErrorCode.INTERNAL_ERROR
+    assert not error.retryable
+
+
+async def test_a_stream_whose_store_goes_away_ends_with_an_error_to_retry(
+    deploy: StartDeployment, open_client: OpenClient
+) -> None:
+    deployment = await deploy(processes=1)
+    (service,) = deployment.services
+    known = replace(service, customer_id=deployment.tenant_id, apikey=deployment.apikey)
+    client = open_client(profile_of(known), timeout_seconds=3.0)
+    log = await client.log("config", create=True)
+    for at in range(LARGE_COMMITS):  # more than fits between the two ends
+        await log.set_many({f"key {at} {n}": "v" * 60_000 for n in range(15)})
+    reading = aiter(log.at(LARGE_COMMITS, streamed=True))
+    first = await anext(reading)
+    await deployment.engine.kill()
+    rest, error = await read(reading)
+    assert error.retryable
+    await deployment.engine.start()
+    again = await listed(log.at(LARGE_COMMITS, streamed=True))
+    assert 1 + len(rest) < len(again) == LARGE_COMMITS * 15
+    assert [first, *rest] == again[: 1 + len(rest)]
+
+
+async def read(entries: Any) -> tuple[list[Any], UnavailableError]:
+    """What could be read, and what ended it."""
+    found = []
+    try:
+        async for entry in entries:
+            found.append(entry)
+    except UnavailableError as error:
+        return found, error
+    raise AssertionError(f"ended as if {len(found)} were all")
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """Answers that go on for long: pages one after the other, as fast as they are read.
 
-A page that is not read for a while ends the answer, and so does a failure: an answer that is cut
-off has no last chunk, and every page told how to go on. Knows nothing of what the pages hold.
+A page that is not read for a while ends the answer, and so does a failure, whichever: an answer
+that is cut off has no last chunk, nothing else behind what was sent, and every page told how to go
+on. Knows nothing of what the pages hold.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ async def send(
     """Sends them all. Until the first one is there, a failure is an answer of its own.
 
     Raises:
-        Refusal: before anything was sent.
+        Exception: whatever comes before anything was sent.
     """
     async with aclosing(pages):
         page = await anext(pages)
@@ -47,8 +48,17 @@ async def send(
                 page = await anext(pages)
         except StopAsyncIteration:
             await response.write_eof()
+        except ConnectionError:
+            pass  # nobody is there to be told
         except (Refusal, TimeoutError) as error:
             log.warning("stream.cut_off", request_id=request[ID], reason=type(error).__name__)
-            if request.transport is not None:
-                request.transport.abort()
+            _cut(request)
+        except Exception:
+            log.exception("stream.failed", request_id=request[ID])
+            _cut(request)
     return response
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
