@@ -274,6 +274,9 @@ def test_forget_says_what_goes_asks_and_gives_back(cli: Cli, profile_file: Path)
     for listing in (cli("versions", "config"), cli("history", "config", "theme")):
         assert listing.err == "-- what came before v20 is forgotten --\n"
     assert cli("forget", "config", "99", "--yes").code == 3
+    assert cli("export", "config").code == 0
+    refused = cli("export", "config", "--history")
+    assert (refused.code, "export what it holds, without its history" in refused.err) == (3, True)
 
 
 def test_stats_count_and_draw_what_came(cli: Cli) -> None:

@@ -17,7 +17,6 @@ from indelible import (
     NotFoundError,
     Profile,
 )
-from indelible.transferring import export_log
 from indelible_protocol.ids import to_base64url
 
 from tests.client.conftest import OpenClient
@@ -106,9 +105,7 @@ async def test_without_the_owner_s_record_a_sealed_log_forgets_nothing(
     assert issubclass(DeniedError, indelible.IndelibleError)
 
 
-async def test_a_follower_and_an_export_are_told_what_is_gone(
-    client: AsyncClient, tmp_path: Any
-) -> None:
+async def test_a_follower_is_told_what_is_gone(client: AsyncClient) -> None:
     log = await client.log("config", create=True)
     await grown(log, 9)
     await log.forget(8)
@@ -117,9 +114,6 @@ async def test_a_follower_and_an_export_are_told_what_is_gone(
     diffs = await listed(log.follow(after=8, max_wait_seconds=0.1))
     assert [change.value for diff in diffs for change in diff.changes] == ["value 1", "value 8"]
     assert Change("add", "key 1", "value 8", 9) in diffs[0].changes
-    if isinstance(log, AsyncLog):
-        with pytest.raises(NotFoundError, match="the versions before 8 of 'config' are forgotten"):
-            await export_log(log, tmp_path / "config.jsonl", history=True)
 
 
 async def test_an_opaque_log_forgets_for_who_may_write_and_v1_still_reads_it(

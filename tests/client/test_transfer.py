@@ -193,6 +193,67 @@ async def test_an_export_that_was_interrupted_goes_on_and_ends_the_same(
         await export_log(log, path, history=history)
 
 
+async def test_what_a_log_holds_is_exported_though_its_first_versions_are_forgotten(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    """Byte for byte as before; its history is not whole any more, and is refused."""
+    log = await client.log("config", create=True)
+    await history_of(log, random.Random(17), 30)
+    middle = await log.version
+    for batch in range(3):
+        await log.set_many({f"k{n}": batch for n in range(batch * 400, batch * 400 + 600)})
+    await history_of(log, random.Random(18), 5)
+    end = await log.version
+    before = {}
+    for at in (middle, middle + 2, end):
+        await export_log(log, tmp_path / f"before {at}", at=at)
+        before[at] = (tmp_path / f"before {at}").read_bytes()
+    for first in (1, middle // 2, middle + 2, end):
+        await log.forget(first)
+        last = await log.version
+        for at, whole in before.items():
+            path = tmp_path / f"{first} {at}"
+            if at >= first:
+                await export_log(log, path, at=at)
+                assert path.read_bytes() == whole, (first, at)
+                continue
+            with pytest.raises(NotFoundError, match=rf"at version {first} or later, not at {at}"):
+                await export_log(log, path, at=at)
+            assert not list(tmp_path.glob(f"{first} {at}*"))
+        done = await export_log(log, tmp_path / f"{first}")
+        assert (done.version, done.lines) == (last, len(await contents(log)))
+    assert (await import_log(client, tmp_path / f"{end}", "copy")).done == done.lines
+    assert await contents(await client.log("copy")) == await contents(log)
+    with pytest.raises(NotFoundError, match=rf"before {end} .* without its history"):
+        await export_log(log, tmp_path / "history", history=True)
+
+
+async def test_an_export_goes_on_though_its_log_forgets_meanwhile(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    log = await client.log("config", create=True)
+    for batch in range(6):
+        await log.set_many({f"k{n}": batch for n in range(batch * 600, batch * 600 + 900)})
+    whole, path = tmp_path / "whole", tmp_path / "x"
+    await export_log(log, whole)
+    rng = random.Random(19)
+    for first in (2, 4, 6):
+        with pytest.raises(Interrupted):
+            await export_log(log, path, on_progress=interrupting(2))
+        with (tmp_path / "x.partial").open("r+b") as file:
+            file.truncate(rng.randrange(len(whole.read_bytes())))
+        await log.forget(first)
+    await export_log(log, path)
+    assert path.read_bytes() == whole.read_bytes()
+
+    with pytest.raises(Interrupted):
+        await export_log(log, tmp_path / "y", on_progress=interrupting(2))
+    last = (await log.set("later", 1)).version
+    await log.forget(last)
+    with pytest.raises(ExportError, match=rf"before {last} have been forgotten since: remove it"):
+        await export_log(log, tmp_path / "y")
+
+
 async def test_an_unfinished_export_of_something_else_is_left_alone(
     client: AsyncClient, tmp_path: Path
 ) -> None:

@@ -57,14 +57,16 @@ async def export_log(
 ) -> Exported:
     """Writes the contents of the log, or its `history`, as lines of JSON: in clear.
 
-    At the current version, or `at` one. A file is written as `TARGET.partial`, which becomes
+    At the current version, or `at` one; of a log that has forgotten its first versions, at one
+    from its first on, and without its history. A file is written as `TARGET.partial`, which becomes
     `TARGET` when it is whole; called again after it was killed, it goes on with what stands
     there, to the version that was current when it began. A stream (opened `"wb"`) is written
     from its beginning.
 
     Raises:
         ExportError: TARGET is there already, or TARGET.partial is something else.
-        NotFoundError: there is no version `at`, or the first versions are forgotten.
+        NotFoundError: there is no version `at`, or it is forgotten; or the beginning of the
+            history is.
         VerificationError: the service gave other entries than it has.
     """
     found = await log.describe()
@@ -79,6 +81,11 @@ async def export_log(
             raise ExportError(
                 f"{partial} is an export at version {draft.heading.version}, not {at}: "
                 "remove it, or choose another file"
+            )
+        if draft.heading.version < found.first_version:
+            raise ExportError(
+                f"{partial} is an export at version {draft.heading.version}, and those before "
+                f"{found.first_version} have been forgotten since: remove it, and begin again"
             )
         done = await _export(log._handle, draft, found, on_progress)
         os.fsync(file.fileno())
@@ -99,10 +106,16 @@ def _rename(partial: Path, path: Path) -> None:
 
 
 def _heading(log: AsyncLog, found: Description, kind: Kind, at: int | None) -> Heading:
-    if found.first_version > 0:
+    first = found.first_version
+    if first > 1 and kind == "commits":
         raise NotFoundError(
-            f"the versions before {found.first_version} of {log.name!r} are forgotten: "
-            "it cannot be exported from its beginning"
+            f"the versions before {first} of {log.name!r} are forgotten, and its history is not "
+            "whole: export what it holds, without its history"
+        )
+    if at is not None and at < first:
+        raise NotFoundError(
+            f"the versions before {first} of {log.name!r} are forgotten: export it at version "
+            f"{first} or later, not at {at}"
         )
     if at is not None and at > found.version:
         raise NotFoundError(f"{log.name!r} is at version {found.version}, there is no {at} yet")
@@ -132,8 +145,11 @@ async def _export(
     )
     tell = on_progress or (lambda progress: None)
     tell(progress)
-    write = _write_commits if heading.kind == "commits" else _write_entries
-    async with aclosing(write(handle, draft)) as versions:
+    if heading.kind == "commits":
+        written = _write_commits(handle, draft)
+    else:
+        written = _write_entries(handle, draft, found.first_version)
+    async with aclosing(written) as versions:
         async for version in versions:
             tell(replace(progress, done=draft.position.lines if by_entries else version))
     lines = draft.position.lines
@@ -152,12 +168,12 @@ async def _export(
     )
 
 
-async def _write_entries(handle: Handle, draft: Draft) -> AsyncGenerator[int, None]:
+async def _write_entries(handle: Handle, draft: Draft, first: int) -> AsyncGenerator[int, None]:
     """Yields the versions up to which all is written."""
     at, modes = draft.position, _modes(handle)
     # The last version may be there in part.
     after, skip = max(at.version - 1, 0), at.of_version
-    async with aclosing(entries_at(handle, draft.heading.version, after)) as scans:
+    async with aclosing(entries_at(handle, draft.heading.version, after, first=first)) as scans:
         async for scanned in scans:
             for entry in scanned.entries[skip:]:
                 draft.add(entry_members(entry.key, entry.value, entry.version, modes))

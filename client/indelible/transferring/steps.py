@@ -3,7 +3,8 @@
 A long log's diff from the empty one is more than a service wants to fold for each page. So
 both walk through the commits themselves, a page at a time: the contents are those of their
 keys that still hold what they set, and what a commit changed is asked for together with its
-neighbours, as long as no key comes twice.
+neighbours, as long as no key comes twice. Of commits that are forgotten, that diff alone tells
+what is left.
 """
 
 import asyncio
@@ -63,12 +64,19 @@ class ReadCommit(NamedTuple):
     commands: list[Command]
 
 
-async def entries_at(handle: Handle, version: int, after: int = 0) -> AsyncGenerator[Scanned, None]:
+async def entries_at(
+    handle: Handle, version: int, after: int = 0, *, first: int = 0
+) -> AsyncGenerator[Scanned, None]:
     """The contents at `version`, of them those that came in after `after`.
 
     Ordered by the command that brought them, so that where a reader stopped is where it can
-    go on.
+    go on. `first` is the first version that can be read.
     """
+    if after < first:
+        async with aclosing(_left_until(handle, version, after, first)) as scans:
+            async for scan in scans:
+                yield scan
+        after = first
     async with aclosing(commit_pages(handle.remote, after, version)) as pages:
         async for page in pages:
             scanned = _last(page)
@@ -88,6 +96,27 @@ async def entries_at(handle: Handle, version: int, after: int = 0) -> AsyncGener
             opened = await handle.opened([entry for _, _, entry in found], Codec.entry)
             yield Scanned(scanned, opened)
             after = scanned
+
+
+async def _left_until(
+    handle: Handle, version: int, after: int, until: int
+) -> AsyncGenerator[Scanned, None]:
+    """Those that came in after `after`, and by `until`; a version's may be in two of them."""
+    async with aclosing(handle.remote.diff(0, version)) as pages:
+        async for page in pages:
+            wanted = [change for change in page.changes if after < change.version <= until]
+            if wanted:
+                versions = [change.version for change in wanted]
+                if versions != sorted(versions):
+                    raise VerificationError(
+                        "a diff that is not in the order of its commands",
+                        evidence={"versions": versions},
+                    )
+                after = max(after, versions[-1] - 1)
+                changes = await handle.opened(wanted, Codec.change)
+                yield Scanned(versions[-1], [Entry(*change[1:]) for change in changes])
+            if page.changes and page.changes[-1].version > until:
+                return
 
 
 def _index_in(places: dict[tuple[int, bytes], tuple[int, bytes]], entry: messages.Entry) -> int:
