@@ -234,31 +234,6 @@ def waits_on(
     ]
 
 
-async def test_waits_that_end_ask_the_store_for_nothing(deploy: StartDeployment) -> None:
-    """While hints come in, that is: no recheck comes here, and nothing was ever lost."""
-    deployment = await deploy("--recheck-seconds", "60", processes=1)
-    (service,) = deployment.services
-    async with (
-        client_of(deployment, service) as client,
-        Redis.from_url(deployment.engine.url) as store,
-    ):
-        log_ids = [await client.create_log(f"log {number}") for number in range(100)]
-        waits = [
-            asyncio.create_task(client.wait(log_id, 0, wait_seconds=3.0)) for log_id in log_ids
-        ]
-        await until_waiting(service, len(waits))
-        before = await reads_of(store)
-        assert not any(each.done() for each in waits)
-        assert await nothing_new(waits) == len(waits)
-        assert await reads_of(store) == before
-
-
-async def reads_of(store: Redis) -> list[int]:
-    told = await store.info("commandstats")
-    words = "hmget", "fcall", "fcall_ro", "hget", "xrange"
-    return [told.get(f"cmdstat_{word}", {}).get("calls", 0) for word in words]
-
-
 async def test_waiters_are_freed_when_their_clients_leave(deploy: StartDeployment) -> None:
     deployment = await deploy(processes=1)
     (service,) = deployment.services

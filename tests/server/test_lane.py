@@ -83,7 +83,11 @@ class Stand:
 
 @asynccontextmanager
 async def stand_on(
-    engine: Engine, *, idle_seconds: float = 20.0, max_commit_wait_seconds: float = 0.02
+    engine: Engine,
+    *,
+    idle_seconds: float = 20.0,
+    max_commit_wait_seconds: float = 0.02,
+    recheck_seconds: float = 5.0,
 ) -> AsyncIterator[Stand]:
     """An API in this process, with one tenant and an opaque log that is known already."""
     settings = Settings(
@@ -91,6 +95,7 @@ async def stand_on(
         secret_file="-",
         store_seconds=5.0,
         max_commit_wait_seconds=max_commit_wait_seconds,
+        recheck_seconds=recheck_seconds,
     )
     clients = connect(engine.url, connections=4, timeout_seconds=5.0)
     services = make_services(settings, SECRET, clients, lambda point: None)

@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+import aiohttp
 import pytest
+from indelible_protocol import paths
 from indelible_protocol.ids import LogId
 from indelible_server.api.waiting import Waiting
 from indelible_server.settings import Settings
 from indelible_server.store.connection import connect
 from indelible_server.store.errors import Refusal, StoreUnavailable
+from indelible_server.store.names import Scope
 from indelible_server.store.waiters import UNTOLD, Waiter, Watch, Watched
 from indelible_server.store.wakeups import Wakeups
+from redis.asyncio import Redis
 
+from tests.server.test_lane import stand_on
 from tests.support.engines import Engine
 from tests.support.polling import until
 
@@ -139,3 +144,42 @@ async def test_that_nothing_moved_is_not_said_when_the_last_recheck_failed(engin
     stop.set()
     await running
     await clients.close()
+
+
+async def test_waits_that_end_ask_the_store_for_nothing(engine: Engine) -> None:
+    """While hints come in, that is: no recheck comes here, and nothing was ever lost."""
+    async with stand_on(engine, recheck_seconds=60.0) as stand, Redis.from_url(engine.url) as store:
+        logs, wakeups = stand.services.logs, stand.services.wakeups
+        mine = logs.known(stand.log)
+        assert mine is not None
+        log_ids = []
+        for number in range(100):
+            made = await logs.create_opaque(Scope(tenant=mine.tenant), b"log %d" % number, "")
+            log_ids.append(made.description.identity.log_id)
+        stop = asyncio.Event()
+        running = asyncio.create_task(wakeups.run(stop))
+        headers = {"Authorization": f"Bearer {stand.apikey}"}
+        async with aiohttp.ClientSession(stand.url, headers=headers) as http:
+
+            async def wait(log_id: LogId) -> int:
+                path = paths.of_log(paths.DIFF, log_id)
+                async with http.get(f"{path}?from=0&wait=4") as answer:
+                    return answer.status
+
+            waits = [asyncio.create_task(wait(log_id)) for log_id in log_ids]
+            await until(
+                lambda: wakeups.waiter_count == 100 and all(map(wakeups.is_sure, log_ids)),
+                within_seconds=60,
+            )
+            before = await reads_of(store)
+            assert not any(each.done() for each in waits)
+            assert set(await asyncio.gather(*waits)) == {204}
+            assert await reads_of(store) == before
+        stop.set()
+        await running
+
+
+async def reads_of(store: Redis) -> list[int]:
+    told = await store.info("commandstats")
+    words = "hmget", "hget", "fcall", "fcall_ro", "xrange"
+    return [told.get(f"cmdstat_{word}", {}).get("calls", 0) for word in words]
