@@ -215,6 +215,29 @@ async def test_nothing_new_is_not_said_of_a_log_that_may_have_moved(
             await until(told, within_seconds=20)
 
 
+async def test_nothing_new_is_not_said_while_the_store_is_silent(
+    deploy: StartDeployment,
+) -> None:
+    """Every connection is open, and nothing comes through; no recheck has noticed it yet."""
+    deployment = await deploy(processes=1)
+    async with FaultProxy(deployment.engine.socket, random.Random(5)) as wire:
+        slow = ("--recheck-seconds", "60", "--store-seconds", "1")
+        far = await deployment.start_service(*slow, store_url=wire.url, listed=False)
+        headers = {"Authorization": f"Bearer {deployment.apikey}"}
+        async with (
+            client_of(deployment, deployment.services[0]) as writer,
+            aiohttp.ClientSession(far.url, headers=headers) as http,
+        ):
+            log_id = await writer.create_log("watched")
+            first = await asyncio.gather(*waits_on(deployment, http, log_id, 1))
+            assert sorted(status for status, _ in first) == [200, 200, 204]  # the control
+            waits = [asyncio.create_task(each) for each in waits_on(deployment, http, log_id, 3)]
+            await until_waiting(far, len(waits))
+            wire.delay_seconds = 120.0
+            await update(writer, log_id)
+            assert await asyncio.gather(*waits) == [(503, "1")] * len(waits)
+
+
 def waits_on(
     deployment: Deployment, http: aiohttp.ClientSession, log_id: bytes, seconds: int
 ) -> list[Coroutine[Any, Any, tuple[int, str | None]]]:

@@ -11,7 +11,7 @@ from indelible_server.store import functions, keys
 from indelible_server.store.addresses import read_address
 from indelible_server.store.connection import Clients, connect
 from indelible_server.store.slots import Address, key_of, slot_of
-from indelible_server.store.waiters import Watch, Watched
+from indelible_server.store.waiters import Waiter, Watch, Watched
 from indelible_server.store.wakeups import Wakeups
 from redis.crc import key_slot
 
@@ -158,3 +158,34 @@ async def test_what_was_told_while_a_slot_moved_is_found_by_looking(
     async with asyncio.timeout(5.0):
         assert await sleeping == "moved"
     wakeups.release(watch)
+
+
+async def test_who_waits_is_sure_while_every_node_that_is_listened_to_answers(
+    cluster: Cluster, listening: tuple[Wakeups, dict[LogId, int]]
+) -> None:
+    """Two logs of two nodes; one of the nodes hangs, and its connections stay open."""
+    wakeups, _ = listening
+    home = await cluster.primary_of(SLOT)
+    for number in range(256):
+        other = LogId(bytes([number]) * 32)
+        node = await cluster.primary_of(slot_of(keys.of_log(other).channel))
+        if node is not home:
+            break
+    waiters = Waiter(LOG_ID, 1), Waiter(other, 1)
+    for waiter in waiters:
+        await wakeups.enter(waiter, 60.0)
+    assert [await wakeups.is_sure(waiter.log_id) for waiter in waiters] == [True, True]
+    async with node.client() as client:  # no frozen process: a replica would take its place
+        await client.execute_command("CLIENT", "PAUSE", 3_000, "ALL")
+
+    async def noticed() -> bool:
+        return not await wakeups.is_sure(other)
+
+    await until(noticed, what="silence is noticed")
+
+    async def again() -> bool:
+        return await wakeups.is_sure(other) and await wakeups.is_sure(LOG_ID)
+
+    await until(again, what="the node is heard again")
+    for waiter in waiters:
+        wakeups.leave(waiter)

@@ -136,10 +136,10 @@ async def test_that_nothing_moved_is_not_said_when_the_last_recheck_failed(engin
     with pytest.raises(StoreUnavailable):
         await sleeping
     assert await waiter.outcome == "timeout"
-    assert not wakeups.is_sure(LOG)  # who tells the waiter's client has to read before
+    assert not await wakeups.is_sure(LOG)  # who tells the waiter's client has to read before
     is_away = False
     assert await wakeups.sleep(watch, 0.0, also={}) == "timeout"
-    assert wakeups.is_sure(LOG)
+    assert await wakeups.is_sure(LOG)
     wakeups.leave(waiter)
     stop.set()
     await running
@@ -167,10 +167,12 @@ async def test_waits_that_end_ask_the_store_for_nothing(engine: Engine) -> None:
                     return answer.status
 
             waits = [asyncio.create_task(wait(log_id)) for log_id in log_ids]
-            await until(
-                lambda: wakeups.waiter_count == 100 and all(map(wakeups.is_sure, log_ids)),
-                within_seconds=60,
-            )
+
+            async def all_asleep() -> bool:
+                sure = [await wakeups.is_sure(log_id) for log_id in log_ids]
+                return wakeups.waiter_count == len(log_ids) and all(sure)
+
+            await until(all_asleep, within_seconds=60)
             before = await reads_of(store)
             assert not any(each.done() for each in waits)
             assert set(await asyncio.gather(*waits)) == {204}

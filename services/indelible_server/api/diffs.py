@@ -90,7 +90,7 @@ async def diff(request: web.Request) -> web.StreamResponse:
         if outcome == "answered":
             return Sent()
         if outcome == "draining" or (
-            outcome == "timeout" and services.wakeups.is_sure(identity.log_id)
+            outcome == "timeout" and await services.wakeups.is_sure(identity.log_id)
         ):
             return _nothing_new(services, identity, head, asked, closing=outcome == "draining")
         is_over = outcome == "timeout"  # a read has to tell that there is nothing

@@ -39,12 +39,13 @@ class Nodes(Protocol):
 class _Link:
     """A connection to one node, who reads it, and the channels it was asked for."""
 
-    __slots__ = ("channels", "connection", "reader", "unanswered_pings")
+    __slots__ = ("answered", "channels", "connection", "reader", "unanswered_pings")
 
     def __init__(self, connection: AbstractConnection) -> None:
         self.connection = connection
         self.channels: set[str] = set()
         self.unanswered_pings = 0
+        self.answered = b""  # the last PING with a stamp
         self.reader: asyncio.Task[None] | None = None
 
 
@@ -70,7 +71,8 @@ class ClusterSubscription:
     async def send_command(self, *args: str, check_health: bool = True) -> None:
         word, *names = args
         if word == "PING":
-            await self._ping()
+            await (self._ask_all(*names) if names else self._ping())
+            return
         for name in names:
             if word == "SSUBSCRIBE":
                 self._wanted.add(name)
@@ -79,7 +81,8 @@ class ClusterSubscription:
                 await self._let_go(name)
 
     async def read_response(self) -> object:
-        """The next message of any node: a hint, a confirmation, an answer to PING."""
+        """The next message of any node: a hint, a confirmation, an answer to PING. One that had a
+        stamp is answered once every node has."""
         return await self._messages.get()
 
     async def disconnect(self, nowait: bool = False) -> None:
@@ -123,7 +126,7 @@ class ClusterSubscription:
                     self._lose(list(link.channels))
                     continue
                 link.unanswered_pings = 0
-                if self._was_ended(message, link):
+                if self._was_ended(message, link) or self._awaits_others(message, link):
                     continue
                 self._messages.put_nowait(message)
         except (RedisError, OSError) as error:
@@ -138,6 +141,13 @@ class ClusterSubscription:
         if name in link.channels:
             self._lose([name])
         return True
+
+    def _awaits_others(self, message: Any, link: _Link) -> bool:
+        """Whether other nodes have yet to answer what this one has."""
+        if not isinstance(message, list) or message[0] != b"pong" or not message[1]:
+            return False
+        link.answered = message[1]
+        return any(each.answered != link.answered for each in self._links.values())
 
     def _lose(self, names: list[str]) -> None:
         for link in self._links.values():
@@ -174,6 +184,13 @@ class ClusterSubscription:
             link.unanswered_pings += 1
             try:
                 await link.connection.send_command("PING", check_health=False)
+            except (RedisError, OSError):
+                await self._drop(address)
+
+    async def _ask_all(self, stamp: str) -> None:
+        for address, link in list(self._links.items()):
+            try:
+                await link.connection.send_command("PING", stamp, check_health=False)
             except (RedisError, OSError):
                 await self._drop(address)
 

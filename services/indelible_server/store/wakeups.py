@@ -4,12 +4,15 @@ What can be waited for has a version: a log, and the listing of a group. Hints a
 A waiter registers, makes sure that the channel is subscribed, reads the version, and only then
 sleeps; all waited-on versions are read again every few seconds and whenever the subscription
 comes back, so a lost hint costs time and never an answer. Where hints have not come in all the
-time since the last read, or that read failed, it takes another to say that nothing has moved.
+time since the last read, or that read failed, or the connection is silent, it takes another to say
+that nothing has moved.
 """
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence, Set
+from itertools import count
+from math import inf
 from typing import NamedTuple
 
 import structlog
@@ -34,6 +37,8 @@ _BEYOND_ALL = 2**64
 _SUBSCRIBE_SECONDS = 1.0
 _BACKOFF_SECONDS = (0.05, 2.0)
 _SILENT_RECHECKS = 3
+_HEARD_SECONDS = 0.5  # that may have passed since all hints were known to have come in
+_PONG_SECONDS = 1.0
 
 
 class _Channel:
@@ -72,6 +77,13 @@ class _Channel:
         self.subscribed.clear()
 
 
+class _Asked(NamedTuple):
+    """A PING: once it is answered, all hints of before it have come in. False: it will not be."""
+
+    stamp: bytes
+    answered: "asyncio.Future[bool]"
+
+
 class _Recheck(NamedTuple):
     """How many were behind, and whether some versions could not be read."""
 
@@ -103,6 +115,10 @@ class Wakeups:
         self._recheck_now = asyncio.Event()
         self._draining = False
         self._unanswered_pings = 0
+        self._stamps = count(1)
+        self._asked: _Asked | None = None
+        self._asking: asyncio.Task[bool] | None = None
+        self._heard_at = -inf
         self.waiter_count = 0
         self.missed_hints = 0
 
@@ -181,12 +197,13 @@ class Wakeups:
             self._deadlines.discard(watch)
             watch.sleeping = None
 
-    def is_sure(self, log_id: LogId) -> bool:
-        """Whether those who wait for the log would know if it had moved.
+    async def is_sure(self, log_id: LogId) -> bool:
+        """Whether those who wait for the log would know if it had moved a second ago.
 
         Whose wait is over, and finds that not so, has to read it before saying that it has not.
         """
-        return log_id in self._channels and log_id not in self._unsure
+        hears = await self._hears()
+        return hears and log_id in self._channels and log_id not in self._unsure
 
     async def _read_unsure(self, watched: Set[Watched]) -> bool:
         """Wakes who is behind by those of them that may have moved; whether some stay untold.
@@ -194,9 +211,36 @@ class Wakeups:
         Raises:
             StoreUnavailable: none can be read.
         """
-        if watched.isdisjoint(self._unsure):
+        hears = await self._hears()
+        if hears and watched.isdisjoint(self._unsure):
             return False
-        return (await self._recheck(list(watched & self._unsure))).untold
+        return (await self._recheck(list(watched & self._unsure if hears else watched))).untold
+
+    async def _hears(self) -> bool:
+        """Whether all hints of a second ago have come in. Those who ask now share a PING."""
+        if self._heard_at >= asyncio.get_running_loop().time() - _HEARD_SECONDS:
+            return True
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> bool:
+        connection, loop = self._connection, asyncio.get_running_loop()
+        asked = self._asked = _Asked(b"%d" % next(self._stamps), loop.create_future())
+        now = loop.time()
+        try:
+            async with asyncio.timeout(_PONG_SECONDS):
+                if connection is None:
+                    return False
+                await connection.send_command("PING", asked.stamp.decode(), check_health=False)
+                if not await asked.answered:
+                    return False
+        except (TimeoutError, RedisError, OSError):
+            return False
+        finally:
+            self._asking = None
+        self._heard_at = now
+        return True
 
     def forget(self, watch: Watch, watched: Watched) -> None:
         """Watches one less."""
@@ -307,6 +351,9 @@ class Wakeups:
                 for channel in self._channels.values():
                     channel.end()
                 self._unsure.update(self._channels)
+                self._heard_at = -inf
+                if self._asked is not None and not self._asked.answered.done():
+                    self._asked.answered.set_result(False)
                 await connection.disconnect(nowait=True)
             low, high = _BACKOFF_SECONDS
             await asyncio.sleep(random.uniform(low, min(high, low * 2**attempt * 2)))
@@ -314,6 +361,8 @@ class Wakeups:
 
     def _receive(self, message: object) -> None:
         self._unanswered_pings = 0
+        if isinstance(message, list) and message[0] == b"pong":
+            self._take_pong(message[1])
         if not isinstance(message, list) or len(message) < 3:
             return
         word, name, data = message[:3]
@@ -331,6 +380,11 @@ class Wakeups:
             self._interrupted.add(watched)
         elif word == b"smessage":
             self.hint(watched, int(data) if data.isdigit() else _BEYOND_ALL)
+
+    def _take_pong(self, stamp: bytes) -> None:
+        asked = self._asked
+        if asked is not None and stamp == asked.stamp and not asked.answered.done():
+            asked.answered.set_result(True)
 
     async def _keep_rechecking(self) -> None:
         while True:

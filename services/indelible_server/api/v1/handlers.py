@@ -57,7 +57,7 @@ async def diff(request: web.Request) -> bytes:
         outcome = await services.waiting.wait(scope.tenant, waiter, asked.wait_seconds)
         # Only news are worth a read, and doubt: a process that goes away may have lost its store.
         if outcome == "moved" or (
-            outcome == "timeout" and not services.wakeups.is_sure(log.log_id)
+            outcome == "timeout" and not await services.wakeups.is_sure(log.log_id)
         ):
             head = await services.reader.head(log.log_id)
     to_version = head.version if asked.to_version is None else asked.to_version
