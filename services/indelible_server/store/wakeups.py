@@ -11,8 +11,6 @@ that nothing has moved.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence, Set
-from itertools import count
-from math import inf
 from typing import NamedTuple
 
 import structlog
@@ -26,6 +24,7 @@ from indelible_server.store.connection import end_tasks
 from indelible_server.store.deadlines import Deadlines
 from indelible_server.store.errors import Refusal, StoreUnavailable
 from indelible_server.store.names import Group
+from indelible_server.store.pulse import Pulse
 from indelible_server.store.waiters import UNTOLD, Outcome, Waiter, Watch, Watched
 
 ReadVersions = Callable[[Sequence[Watched]], Awaitable[list[int | None]]]
@@ -37,8 +36,6 @@ _BEYOND_ALL = 2**64
 _SUBSCRIBE_SECONDS = 1.0
 _BACKOFF_SECONDS = (0.05, 2.0)
 _SILENT_RECHECKS = 3
-_HEARD_SECONDS = 0.5  # that may have passed since all hints were known to have come in
-_PONG_SECONDS = 1.0
 
 
 class _Channel:
@@ -77,13 +74,6 @@ class _Channel:
         self.subscribed.clear()
 
 
-class _Asked(NamedTuple):
-    """A PING: once it is answered, all hints of before it have come in. False: it will not be."""
-
-    stamp: bytes
-    answered: "asyncio.Future[bool]"
-
-
 class _Recheck(NamedTuple):
     """How many were behind, and whether some versions could not be read."""
 
@@ -115,10 +105,7 @@ class Wakeups:
         self._recheck_now = asyncio.Event()
         self._draining = False
         self._unanswered_pings = 0
-        self._stamps = count(1)
-        self._asked: _Asked | None = None
-        self._asking: asyncio.Task[bool] | None = None
-        self._heard_at = -inf
+        self._pulse = Pulse(lambda: self._connection)
         self.waiter_count = 0
         self.missed_hints = 0
 
@@ -181,17 +168,21 @@ class Wakeups:
             if self._draining:
                 return "draining"
             await self._ensure_subscribed(also)
-            await self._recheck(list(also))
+            untold = (await self._recheck(list(also))).untold
             if watch.behind:
                 return "moved"
-            outcome = await watch.sleeping if seconds > 0 else "timeout"
-            if outcome == "timeout":
-                untold = await self._read_unsure(watch.known.keys())
-                if watch.behind:
-                    return "moved"
-                if untold:
-                    raise _untold()
-            return outcome
+            doubtful: Set[Watched] = watch.known.keys() - also.keys()
+            if seconds > 0:
+                outcome = await watch.sleeping
+                if outcome != "timeout":
+                    return outcome
+                untold, doubtful = False, watch.known.keys()
+            untold |= await self._read_unsure(doubtful)
+            if watch.behind:
+                return "moved"
+            if untold:
+                raise _untold()
+            return "timeout"
         finally:
             self.waiter_count -= 1
             self._deadlines.discard(watch)
@@ -202,8 +193,8 @@ class Wakeups:
 
         Whose wait is over, and finds that not so, has to read it before saying that it has not.
         """
-        hears = await self._hears()
-        return hears and log_id in self._channels and log_id not in self._unsure
+        is_felt = await self._pulse.is_felt()
+        return is_felt and log_id in self._channels and log_id not in self._unsure
 
     async def _read_unsure(self, watched: Set[Watched]) -> bool:
         """Wakes who is behind by those of them that may have moved; whether some stay untold.
@@ -211,36 +202,11 @@ class Wakeups:
         Raises:
             StoreUnavailable: none can be read.
         """
-        hears = await self._hears()
-        if hears and watched.isdisjoint(self._unsure):
+        if not watched:
             return False
-        return (await self._recheck(list(watched & self._unsure if hears else watched))).untold
-
-    async def _hears(self) -> bool:
-        """Whether all hints of a second ago have come in. Those who ask now share a PING."""
-        if self._heard_at >= asyncio.get_running_loop().time() - _HEARD_SECONDS:
-            return True
-        if self._asking is None:
-            self._asking = asyncio.ensure_future(self._ask())
-        return await asyncio.shield(self._asking)
-
-    async def _ask(self) -> bool:
-        connection, loop = self._connection, asyncio.get_running_loop()
-        asked = self._asked = _Asked(b"%d" % next(self._stamps), loop.create_future())
-        now = loop.time()
-        try:
-            async with asyncio.timeout(_PONG_SECONDS):
-                if connection is None:
-                    return False
-                await connection.send_command("PING", asked.stamp.decode(), check_health=False)
-                if not await asked.answered:
-                    return False
-        except (TimeoutError, RedisError, OSError):
-            return False
-        finally:
-            self._asking = None
-        self._heard_at = now
-        return True
+        if await self._pulse.is_felt():
+            watched = watched & self._unsure
+        return bool(watched) and (await self._recheck(list(watched))).untold
 
     def forget(self, watch: Watch, watched: Watched) -> None:
         """Watches one less."""
@@ -351,9 +317,7 @@ class Wakeups:
                 for channel in self._channels.values():
                     channel.end()
                 self._unsure.update(self._channels)
-                self._heard_at = -inf
-                if self._asked is not None and not self._asked.answered.done():
-                    self._asked.answered.set_result(False)
+                self._pulse.stop()
                 await connection.disconnect(nowait=True)
             low, high = _BACKOFF_SECONDS
             await asyncio.sleep(random.uniform(low, min(high, low * 2**attempt * 2)))
@@ -362,7 +326,7 @@ class Wakeups:
     def _receive(self, message: object) -> None:
         self._unanswered_pings = 0
         if isinstance(message, list) and message[0] == b"pong":
-            self._take_pong(message[1])
+            self._pulse.take(message[1])
         if not isinstance(message, list) or len(message) < 3:
             return
         word, name, data = message[:3]
@@ -380,11 +344,6 @@ class Wakeups:
             self._interrupted.add(watched)
         elif word == b"smessage":
             self.hint(watched, int(data) if data.isdigit() else _BEYOND_ALL)
-
-    def _take_pong(self, stamp: bytes) -> None:
-        asked = self._asked
-        if asked is not None and stamp == asked.stamp and not asked.answered.done():
-            asked.answered.set_result(True)
 
     async def _keep_rechecking(self) -> None:
         while True:
