@@ -206,7 +206,7 @@ class _Opening:
             self._refuse("its control commits are not all there, or in another order")
         signed = SignedCommit(header=commit.header, signature=commit.signature, body=commit.body)
         verify_commit(signed, header)
-        commands = [located.command for located in read_body(header, commit.body)]
+        commands = read_body(header, commit.body).commands
         return read_control(commands, head=self._head)
 
     def _admit(self, records: list[ControlRecord]) -> None:

@@ -12,8 +12,9 @@ value's own bytes. Knows nothing of headers, signatures or what a command does.
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import sha256
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 from indelible_protocol import limits
 from indelible_protocol.errors import ErrorCode, ProtocolError
@@ -49,8 +50,8 @@ _OPS = {int(op): op for op in Op}
 _REMOVE, _EXPECT_VERSION, _SEALED = Op.REMOVE, Op.EXPECT_VERSION, LogKind.SEALED
 _HEAD = struct.Struct(">BH")
 _U16 = struct.Struct(">H")
-_T = TypeVar("_T")
 _U32 = struct.Struct(">I")
+_NO_ALTS = bytes(2)
 
 
 class Command(NamedTuple):
@@ -100,18 +101,17 @@ def encode_body(commands: Iterable[Command]) -> bytes:
 
 
 class Located(NamedTuple):
-    """A command with the place of its bytes in the body, [start, end)."""
+    """Commands, and the byte of the body at which each begins; the last offset is their end."""
 
-    command: Command
-    start: int
-    end: int
-
-
-_new = cast("Callable[[type[_T], tuple[Any, ...]], _T]", tuple.__new__)
+    commands: list[Command]
+    offsets: list[int]
 
 
-def decode_at(body: bytes, start: int) -> Located:
-    """The command whose bytes begin at `start`.
+_new = cast("Callable[[type[Command], tuple[Any, ...]], Command]", tuple.__new__)
+
+
+def decode_at(body: bytes, start: int) -> tuple[Command, int]:
+    """The command whose bytes begin at `start`, and where they end.
 
     Raises:
         ProtocolError: an unknown op, a length past the end, or more alts than allowed.
@@ -135,28 +135,52 @@ def decode_at(body: bytes, start: int) -> Located:
         raise ProtocolError(f"command at byte {start}: unknown op {op_number}")
     if end > len(body):
         raise ProtocolError(f"command at byte {start}: cut off")
-    if not length:  # as the two constructors would, which take as long as all the rest
-        return _new(Located, (_new(Command, (op, token, key_ct, value, ())), start, end))
+    if not length:  # as the constructor would, which takes as long as all the rest
+        return _new(Command, (op, token, key_ct, value, ())), end
     if length % 32 or length > 32 * limits.MAX_ALTS:
         raise ProtocolError(
             f"command at byte {start}: alts have {length} bytes, "
             f"at most {limits.MAX_ALTS} ids of 32 expected"
         )
     alts = tuple(body[i : i + 32] for i in range(at + 2, end, 32))
-    return Located(Command(op, token, key_ct, value, alts), start, end)
+    return Command(op, token, key_ct, value, alts), end
 
 
-def decode_body(body: bytes, count: int) -> list[Located]:
-    """Exactly `count` commands that fill `body`."""
-    commands = []
+def decode_body(body: bytes, count: int) -> Located:
+    """Exactly `count` commands that fill `body`.
+
+    Neighbours are mostly alike: without alts, and with sealed keys of one length. What is like
+    the command before it is read in one go, in half the time; all else is `decode_at`'s.
+    """
+    commands: list[Command] = []
+    offsets = [0]
     at = 0
+    unpack, size, key_bytes = _before_value(0)
     for _ in range(count):
-        located = decode_at(body, at)
-        commands.append(located)
-        at = located.end
+        command = None
+        if at + size <= len(body):
+            number, token_length, token, key_length, key_ct, length = unpack(body, at)
+            op, end = _OPS.get(number), at + size + length
+            is_like = token_length == TOKEN_BYTES and key_length == key_bytes
+            if is_like and op is not None and body[end : end + 2] == _NO_ALTS:
+                command = _new(Command, (op, token, key_ct, body[at + size : end], ()))
+                end += 2
+        if command is None:
+            command, end = decode_at(body, at)
+            unpack, size, key_bytes = _before_value(len(command.key_ct))
+        commands.append(command)
+        offsets.append(end)
+        at = end
     if at != len(body):
         raise ProtocolError(f"body: {len(body) - at} bytes after command {count}")
-    return commands
+    return Located(commands, offsets)
+
+
+@lru_cache(maxsize=1 << 10)
+def _before_value(key_bytes: int) -> tuple[Callable[[bytes, int], tuple[Any, ...]], int, int]:
+    """Reads a sealed command up to its value's length; in how many bytes; `key_bytes`."""
+    layout = struct.Struct(f">BH{TOKEN_BYTES}sH{key_bytes}sI")
+    return layout.unpack_from, layout.size, key_bytes
 
 
 def check_count(count: int, *, max_commands: int) -> None:

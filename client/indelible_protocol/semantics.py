@@ -4,14 +4,13 @@ Defined on tokens and value ids alone, so a server, a replaying client and an au
 keys reach the same result. Pure: a judgement is returned, the log is moved on by `apply`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from indelible_protocol import limits
-from indelible_protocol.commands import SETS, Located, LogKind, Op, entry_hash, value_id
+from indelible_protocol.commands import SETS, Command, Located, LogKind, Op, entry_hash, value_id
 from indelible_protocol.diff import Effect, Place
 from indelible_protocol.errors import ErrorCode
 
@@ -39,7 +38,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     """
 
     commit_hash: bytes
-    commands: Sequence[Located]
+    located: Located
     writer_chain: bytes | None = None
     seq: int = 0
     control: bool = False
@@ -106,7 +105,7 @@ class LogState:
                 else:
                     self.live[token] = entry
         if submission.control:
-            self.ctl_seq += len(submission.commands)
+            self.ctl_seq += len(submission.located.commands)
             self.epoch = submission.next_epoch
         if submission.writer_chain is not None:
             self.answers[submission.writer_chain] = _Answer(
@@ -157,7 +156,7 @@ class _Draft:
 
     def __init__(self, log: LogState, submission: Submission) -> None:
         self._log = log
-        self._commands = submission.commands
+        self._commands, self._offsets = submission.located
         self._control = submission.control
         self._before: dict[bytes, Entry | None] = {}
         self._after: dict[bytes, Entry | None] = {}
@@ -167,14 +166,13 @@ class _Draft:
     def judge(self) -> Rejected | tuple[dict[bytes, Entry | None], list[Effect]]:
         if self._control:
             return {}, []
-        for index, located in enumerate(self._commands):
-            code = self._run(index, located)
+        for index, command in enumerate(self._commands):
+            code = self._run(index, command)
             if code is not None:
                 return Rejected(code=code, index=index)
         return self._net()
 
-    def _run(self, index: int, located: Located) -> ErrorCode | None:
-        command = located.command
+    def _run(self, index: int, command: Command) -> ErrorCode | None:
         op, token = command.op, command.token
         if op is Op.EXPECT_VERSION:
             return None if command.version == self._log.version else ErrorCode.UNEXPECTED_VERSION
@@ -207,7 +205,8 @@ class _Draft:
             return ErrorCode.UNEXPECTED_VALUE
         if op is Op.UPDATE and current is None:
             return ErrorCode.NONEXISTENT_VALUE
-        entry = Entry(self._log.version + 1, index, located.start, wanted, entry_hash(command))
+        offset = self._offsets[index]
+        entry = Entry(self._log.version + 1, index, offset, wanted, entry_hash(command))
         self._set(index, token, entry, command.alts)
         return None
 
@@ -228,7 +227,7 @@ class _Draft:
                 continue
             changed[token] = after
             removed = None if before is None else before.place
-            effects.append(Effect(index, self._commands[index].start, after is not None, removed))
+            effects.append(Effect(index, self._offsets[index], after is not None, removed))
         effects.sort(key=lambda effect: effect.command_index)
         return changed, effects
 

@@ -6,6 +6,7 @@ differ. Holds no keys.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import nacl.bindings
 import nacl.exceptions
@@ -79,7 +80,7 @@ def body_root(commands: Sequence[Command]) -> bytes:
     return merkle.root_of([encode(command) for command in commands])
 
 
-def read_body(header: Header, body: bytes) -> list[Located]:
+def read_body(header: Header, body: bytes) -> Located:
     """The commands of a body that is the one its header names.
 
     Raises:
@@ -88,6 +89,7 @@ def read_body(header: Header, body: bytes) -> list[Located]:
     if len(body) != header.body_bytes:
         raise ProtocolError(f"body of {len(body)} bytes, the header says {header.body_bytes}")
     located = decode_body(body, header.command_count)
-    if merkle.root_of([body[piece.start : piece.end] for piece in located]) != header.body_root:
+    pieces = [body[start:end] for start, end in pairwise(located.offsets)]
+    if merkle.root_of(pieces) != header.body_root:
         raise ProtocolError("the body is not the one whose root stands in the header")
     return located

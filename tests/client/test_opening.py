@@ -58,7 +58,7 @@ def opened_with(
 
 def records_in(genesis: messages.Commit) -> list[records.ControlRecord]:
     header = records.Header.decode(genesis.header)
-    return records.read_control([piece.command for piece in read_body(header, genesis.body)])
+    return records.read_control(read_body(header, genesis.body).commands)
 
 
 def resigned(

@@ -6,6 +6,7 @@ byte of the input chooses between variants. Knows nothing of how inputs are foun
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 from indelible.answers import time_of
@@ -74,9 +75,7 @@ def commit_decoder(data: bytes) -> None:
                 header = Header.decode(rest)
                 assert header.encode() == rest
             case 1:
-                commands = [
-                    piece.command for piece in decode_body(rest[1:], rest[0] if rest else 0)
-                ]
+                commands, _ = decode_body(rest[1:], rest[0] if rest else 0)
                 assert encode_body(commands) == rest[1:]
                 for kind in LogKind:
                     with suppress(ProtocolError):
@@ -96,7 +95,7 @@ def commit_decoder(data: bytes) -> None:
 def _signed(rest: bytes, **members: object) -> SignedCommit:
     """Body `rest` behind its first byte, which counts the commands, under a true header."""
     count, body = (rest[0], rest[1:]) if rest else (0, b"")
-    pieces = [body[piece.start : piece.end] for piece in decode_body(body, count)]
+    pieces = [body[start:end] for start, end in pairwise(decode_body(body, count).offsets)]
     commit = subject.signed(body, count, root_of(pieces), **members)
     return SignedCommit(header=commit.header, signature=commit.signature, body=body)
 

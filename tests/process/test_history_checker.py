@@ -158,16 +158,16 @@ def test_the_checker_reads_commands_as_the_protocol_does() -> None:
 
 def submission(commands: Sequence[Command]) -> semantics.Submission:
     """`commands` as the product's model takes them."""
-    located = []
+    made = []
     for op, key, value, version in commands:
         data = value.encode()
         if op is Op.REMOVE:
             data = sha256(data).digest()
         elif op in (Op.EXPECT_ENTRY, Op.EXPECT_VERSION):
             data = version.to_bytes(8, "big")
-        command = protocol.Command(protocol.Op[op.name], key.encode(), value=data)
-        located.append(protocol.Located(command, 0, 0))
-    return semantics.Submission(commit_hash=b"", commands=located)
+        made.append(protocol.Command(protocol.Op[op.name], key.encode(), value=data))
+    located = protocol.Located(made, [0] * (len(made) + 1))
+    return semantics.Submission(commit_hash=b"", located=located)
 
 
 GUARDS = Guards(min_operations=400, min_per_second=5, min_overlapping_clients=4)

@@ -57,7 +57,7 @@ def test_a_body_must_be_the_one_that_its_header_names() -> None:
         body_bytes=len(body),
     )
     assert header.body_root == body_root(commands)
-    assert [piece.command for piece in read_body(header, body)] == commands
+    assert read_body(header, body).commands == commands
     swapped = encode_body([commands[1], commands[0], *commands[2:]])
     shorter = encode_body(commands[:4])
     for other in (swapped, shorter, body + b"\x00", body[:-1]):

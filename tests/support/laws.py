@@ -220,10 +220,10 @@ class Player:
         assert found == expected
         assert current in (None, state.version)
         if state.version > before:
-            commands = admitted.submission.commands
+            commands = admitted.submission.located.commands
             played.contents.append({token: entry.version for token, entry in state.live.items()})
             played.effects.append(
-                [(commands[effect.command_index].command.token, effect) for effect in effects]
+                [(commands[effect.command_index].token, effect) for effect in effects]
             )
             if admitted.submission.control:
                 self.ctl_head = admitted.next_ctl_head
@@ -248,11 +248,11 @@ async def assert_store_holds(bench: Bench, played: Played) -> None:
     assert live == played.state.live
     rows = await redis.execute_command("XRANGE", log_keys.commits, "-", "+")
     assert [row[0] for row in rows] == [b"%d-0" % v for v in range(1, played.state.version + 1)]
-    for (_, fields), located in zip(rows, played.effects[1:], strict=True):
-        effects = [effect for _, effect in located]
-        body = read_body(Header.decode(fields[b"h"]), fields[b"b"])
+    for (_, fields), changes in zip(rows, played.effects[1:], strict=True):
+        effects = [effect for _, effect in changes]
+        located = read_body(Header.decode(fields[b"h"]), fields[b"b"])
         assert decode_effects(fields[b"e"]) == effects
-        assert encode_effects(effects, [piece.start for piece in body]) == fields[b"e"]
+        assert encode_effects(effects, located.offsets[:-1]) == fields[b"e"]
     version, entries = await redis.execute_command("HMGET", log_keys.meta, "version", "entries")
     assert (int(version), int(entries)) == (played.state.version, len(live))
 

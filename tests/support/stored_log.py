@@ -61,8 +61,7 @@ def _version(entry_id: bytes) -> int:
 def _commands(fields: dict[bytes, bytes], value_of: dict[bytes, str]) -> tuple[Command, ...]:
     count = Header.decode(fields[b"h"]).command_count
     commands = []
-    for located in decode_body(fields[b"b"], count):
-        command = located.command
+    for command in decode_body(fields[b"b"], count).commands:
         op = Op[command.op.name]
         value, version = "", 0
         if command.op in (StoredOp.EXPECT_ENTRY, StoredOp.EXPECT_VERSION):

@@ -267,7 +267,7 @@ async def _commits(remote: RemoteLog, after: int, to: int) -> messages.Commits:
 def _decoded(stored: messages.StoredCommit) -> ReadCommit:
     try:
         header = Header.decode(stored.header)
-        commands = [located.command for located in read_body(header, stored.body)]
+        commands = read_body(header, stored.body).commands
     except ProtocolError as error:
         raise VerificationError(
             f"the commit of version {stored.version} cannot be read: {error}",

@@ -141,7 +141,7 @@ async def _add_entries(
     refusal: Refusal, reader: Reader, identity: LogIdentity, admitted: Admitted
 ) -> None:
     """Tells the loser what its keys hold now, so that it need not read before it tries again."""
-    tokens = list({piece.command.token: None for piece in admitted.submission.commands})
+    tokens = list({command.token: None for command in admitted.submission.located.commands})
     if len(tokens) > limits.MAX_CONFLICT_ENTRIES:
         return
     head, found = await reader.entries(identity.log_id, tokens, None)

@@ -6,6 +6,7 @@ Redis or HTTP.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from indelible_protocol import limits
 from indelible_protocol.commands import (
@@ -114,7 +115,7 @@ def admit_sealed(
             "only the log's owner may write; this commit is signed by another identity",
         )
     located = read_body(header, commit.body)
-    commands = [piece.command for piece in located]
+    commands = located.commands
     records: list[ControlRecord] = []
     if header.kind is CommitKind.CONTROL:
         records = read_control(commands, head=None)
@@ -127,7 +128,7 @@ def admit_sealed(
         commit=commit,
         submission=Submission(
             commit_hash=commit_hash(commit.header),
-            commands=located,
+            located=located,
             writer_chain=header.writer + header.chain,
             seq=header.seq,
             control=bool(records),
@@ -180,7 +181,7 @@ def admit_opaque(
         commit=commit,
         submission=Submission(
             commit_hash=commit_hash(commit.header),
-            commands=located,
+            located=located,
             writer_chain=idempotency_key.encode() if idempotency_key else None,
         ),
     )
@@ -188,18 +189,13 @@ def admit_opaque(
 
 def lay_out(
     log_id: LogId, kind: CommitKind, commands: Sequence[Command], source: bytes = b""
-) -> tuple[SignedCommit, list[Located]]:
+) -> tuple[SignedCommit, Located]:
     """An unsigned commit: zero writer, no epoch, no time of its own."""
-    located = []
-    pieces = []
-    at = 0
-    for command in commands:
-        piece = encode(command)
-        pieces.append(piece)
-        located.append(Located(command, at, at + len(piece)))
-        at += len(piece)
-    header = unsigned_header(kind, log_id, len(pieces), root_of(pieces), at, source)
-    return SignedCommit(header=header, signature=b"", body=b"".join(pieces)), located
+    pieces = list(map(encode, commands))
+    offsets = list(accumulate(map(len, pieces), initial=0))
+    header = unsigned_header(kind, log_id, len(pieces), root_of(pieces), offsets[-1], source)
+    commit = SignedCommit(header=header, signature=b"", body=b"".join(pieces))
+    return commit, Located(list(commands), offsets)
 
 
 def found_sealed(commit: SignedCommit) -> Founded:
@@ -215,7 +211,7 @@ def found_sealed(commit: SignedCommit) -> Founded:
         max_commands=limits.MAX_CONTROL_RECORDS,
         max_bytes=limits.MAX_COMMIT_BYTES,
     )
-    records = read_control([piece.command for piece in read_body(header, commit.body)])
+    records = read_control(read_body(header, commit.body).commands)
     bodies = [record.body for record in records]
     if [type(body) for body in bodies] != [SealedGenesis, Meta, Epoch, Grant]:
         raise ProtocolError("a genesis commit holds Genesis, Meta, Epoch and Grant, in this order")

@@ -239,7 +239,9 @@ def _pack_commands(kind: LogKind, submission: Submission) -> list[functions.Argu
     """Offsets and commands, as `commit.lua` takes them."""
     slot_of: dict[bytes, int] = {}
     ops, slots, offsets, values = [], [], [], []
-    for index, (command, start, _) in enumerate(submission.commands):
+    commands, starts = submission.located
+    for index, command in enumerate(commands):
+        start = starts[index]
         op, token, _, held, alts = command
         ops.append(op)
         slots.append(slot_of.setdefault(token, len(slot_of) + 1))

@@ -87,6 +87,6 @@ def _current(rest: functions.Reply) -> Current:
     if len(rest) > 4:
         entry_version, command = rest[4:]
         assert isinstance(command, bytes)
-        _, key, sealed_key, value, _ = decode_at(command, 0).command
+        (_, key, sealed_key, value, _), _ = decode_at(command, 0)
         entry = EntryValue(key, sealed_key, value, int(entry_version))
     return Current(version, incarnation, first_version, entry)

@@ -145,7 +145,7 @@ def entry_at(stored: StoredVersion, command_index: int) -> EntryValue:
         DamagedError: it does not decode.
     """
     try:
-        command = decode_at(stored.body, offset_of(stored.effects, command_index)).command
+        command, _ = decode_at(stored.body, offset_of(stored.effects, command_index))
     except ProtocolError as error:  # a context around each of a million costs too much
         raise DamagedError(str(error)) from error
     return EntryValue(command.token, command.key_ct, command.value, stored.version)

@@ -456,7 +456,7 @@ class Logs:
         for commit in reversed(opened.control if opened else ()):
             with stored():
                 header = Header.decode(commit.header)
-                commands = [located.command for located in read_body(header, commit.body)]
+                commands = read_body(header, commit.body).commands
                 records = read_control(commands, head=None)
             for record in records:
                 if isinstance(record.body, Forget) and record.body.before >= before:

@@ -520,4 +520,4 @@ def _changes(version: StoredVersion) -> list[tuple[Command, Effect]]:
     """Each effect with the command that made it."""
     with stored():
         effects = decode_effects(version.effects)
-        return [(decode_at(version.body, each.offset).command, each) for each in effects]
+        return [(decode_at(version.body, each.offset)[0], each) for each in effects]

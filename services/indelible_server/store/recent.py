@@ -79,15 +79,16 @@ def _net(rows: list[int | bytes], removed: list[int | bytes]) -> tuple[ChangedEn
     for version, body, effects in _triples(rows):
         bodies[version] = body
         for effect in decode_effects(effects):
-            fold.add(version, decode_at(body, effect.offset).command.token, effect)
+            command, _ = decode_at(body, effect.offset)
+            fold.add(version, command.token, effect)
     gone = {(version, offset): command for version, offset, command in _triples(removed)}
     found = []
     for change in fold.changes():
         body = bodies.get(change.version)
         if body is None:
-            command = decode_at(gone[change.version, change.offset], 0).command
+            command, _ = decode_at(gone[change.version, change.offset], 0)
         else:
-            command = decode_at(body, change.offset).command
+            command, _ = decode_at(body, change.offset)
         entry = EntryValue(command.token, command.key_ct, command.value, change.version)
         found.append(ChangedEntry(change.op, entry))
     return tuple(found)
