@@ -3,18 +3,15 @@
 Source: RFC 6962, 2.1 (the same tree as RFC 9162, 2.1.1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
+from operator import add
+from typing import Any
 
 EMPTY_ROOT = sha256(b"").digest()
-
-
-def leaf_hash(leaf: bytes) -> bytes:
-    return sha256(b"\x00" + leaf).digest()
-
-
-def node_hash(left: bytes, right: bytes) -> bytes:
-    return sha256(b"\x01" + left + right).digest()
+# Begun hashes: to copy one takes a quarter of the time that making one takes.
+_begin_leaf = sha256(b"\x00").copy
+_begin_node = sha256(b"\x01").copy
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
@@ -25,11 +22,18 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
     """
     if not leaves:
         return EMPTY_ROOT
-    level = [sha256(b"\x00" + leaf).digest() for leaf in leaves]
+    level = _hashes(_begin_leaf, leaves)
     while len(level) > 1:
-        pairs = zip(level[::2], level[1::2], strict=False)  # an odd last node is left over
-        paired = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
-        if len(level) % 2:
-            paired.append(level[-1])
-        level = paired
+        odd = level[-1:] if len(level) % 2 else []
+        level = _hashes(_begin_node, map(add, level[::2], level[1::2])) + odd
     return level[0]
+
+
+def _hashes(begin: Callable[[], Any], pieces: Iterable[bytes]) -> list[bytes]:
+    """The hash of each piece, behind what `begin` gives a hash of."""
+    hashes = []
+    for piece in pieces:
+        begun = begin()
+        begun.update(piece)
+        hashes.append(begun.digest())
+    return hashes

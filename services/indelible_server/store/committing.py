@@ -237,26 +237,24 @@ def _judged_by(admitted: Admitted) -> list[functions.Argument]:
 
 def _pack_commands(kind: LogKind, submission: Submission) -> list[functions.Argument]:
     """Offsets and commands, as `commit.lua` takes them."""
-    slot_of: dict[bytes, int] = {}
-    ops, slots, offsets, values = [], [], [], []
-    commands, starts = submission.located
+    commands, offsets = submission.located
+    ops, tokens, _, _, _ = zip(*commands, strict=True)
+    slot_of = {token: slot for slot, token in enumerate(dict.fromkeys(tokens), 1)}
+    values = []
     for index, command in enumerate(commands):
-        start = starts[index]
-        op, token, _, held, alts = command
-        ops.append(op)
-        slots.append(slot_of.setdefault(token, len(slot_of) + 1))
-        offsets.append(start)
+        op, _, _, held, alts = command
         value = b""
         if op in SETS:
-            value = _POSITION.pack(index, start) + entry_hash(command) + value_id(kind, command)
+            position = _POSITION.pack(index, offsets[index])
+            value = position + entry_hash(command) + value_id(kind, command)
         elif op is Op.REMOVE:
             value = _NO_PLACE + held
         elif op is Op.EXPECT_ENTRY or op is Op.EXPECT_VERSION:
             value = b"%d" % command.version
         values.append(value + b"".join(alts) if alts else value)
     return [
-        struct.pack(f">{len(offsets)}I", *offsets),
-        _packer.pack([ops, slots, list(slot_of), values]),
+        struct.pack(f">{len(commands)}I", *offsets[:-1]),
+        _packer.pack([ops, [slot_of[token] for token in tokens], list(slot_of), values]),
     ]
 
 
