@@ -25,7 +25,8 @@ from indelible_server.store.covering import Covering
 from indelible_server.store.errors import OutcomeUnknown, Refusal
 from indelible_server.store.logs import KIND_WORDS, nonexistent, replaced
 
-_POSITION = struct.Struct(">II")
+# An index entry but for its version: index, offset, entry hash, value id.
+_ENTRY = struct.Struct(">II32s32s")
 _NO_PLACE = bytes(40)  # where a set has its position and entry hash
 # Where a reply has the log's version, which is covered: the call was waited for.
 _TELLS_VERSION = {"committed": 0, "unchanged": 0, "repeated": 0, "rejected": 2}
@@ -245,8 +246,7 @@ def _pack_commands(kind: LogKind, submission: Submission) -> list[functions.Argu
         op, _, _, held, alts = command
         value = b""
         if op in SETS:
-            position = _POSITION.pack(index, offsets[index])
-            value = position + entry_hash(command) + value_id(kind, command)
+            value = _ENTRY.pack(index, offsets[index], entry_hash(command), value_id(kind, command))
         elif op is Op.REMOVE:
             value = _NO_PLACE + held
         elif op is Op.EXPECT_ENTRY or op is Op.EXPECT_VERSION:
