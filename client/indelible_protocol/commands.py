@@ -210,11 +210,10 @@ def check_data_commands(commands: Sequence[Command], kind: LogKind) -> None:
     Raises:
         ProtocolError: naming the command's index and what was expected.
     """
-    check = _sealed_fault if kind is LogKind.SEALED else _opaque_fault
-    for index, command in enumerate(commands):
-        fault = check(command)
+    fault_of = _sealed_fault if kind is LogKind.SEALED else _opaque_fault
+    for index, fault in enumerate(map(fault_of, commands)):
         if fault:
-            raise ProtocolError(f"command {index} ({command.op.name}): {fault}")
+            raise ProtocolError(f"command {index} ({commands[index].op.name}): {fault}")
 
 
 def _shape_fault(command: Command) -> str | None:
@@ -240,11 +239,12 @@ def _shape_fault(command: Command) -> str | None:
 def _sealed_fault(command: Command) -> str | None:
     op, token, key_ct, value, _ = command
     is_set = op in SETS
-    fault = None if is_set else _shape_fault(command)  # a set has no shape of its own
-    if fault:
-        return fault
-    if op is _EXPECT_VERSION:
-        return "the expected version of a sealed commit stands in its header"
+    if not is_set:  # a set has no shape of its own
+        fault = _shape_fault(command)
+        if fault:
+            return fault
+        if op is _EXPECT_VERSION:
+            return "the expected version of a sealed commit stands in its header"
     if len(token) != TOKEN_BYTES:
         return f"token has {len(token)} bytes, {TOKEN_BYTES} expected"
     if is_set:
