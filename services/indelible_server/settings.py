@@ -98,7 +98,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_commit_wait_seconds: Annotated[
         float,
         Meta(gt=0, le=60, description="wait for others beyond which commits are refused"),
-    ] = 0.02
+    ] = 0.1
     max_wait_seconds: Annotated[
         float, Meta(gt=0, le=60, description="longest wait that a request may ask for")
     ] = 60.0
