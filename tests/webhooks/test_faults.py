@@ -192,7 +192,7 @@ async def test_fifty_thousand_deliveries_with_a_kill_every_second(
             spread(500, TEMPERS),
             logs=50,
             commits=25_000,
-            per_second=20,
+            per_second=24,
             kills=True,
         )
     print(f"{kills} kills: {verdict}")
