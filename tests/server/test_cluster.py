@@ -171,10 +171,20 @@ async def test_who_waits_is_sure_while_every_node_that_is_listened_to_answers(
         node = await cluster.primary_of(slot_of(keys.of_log(other).channel))
         if node is not home:
             break
-    waiters = Waiter(LOG_ID, 1), Waiter(other, 1)
-    for waiter in waiters:
-        await wakeups.enter(waiter, 60.0)
-    assert [await wakeups.is_sure(waiter.log_id) for waiter in waiters] == [True, True]
+    waiters: list[Waiter] = []
+
+    async def both_are_sure() -> bool:
+        return await wakeups.is_sure(other) and await wakeups.is_sure(LOG_ID)
+
+    async def both_are_sure_from_the_beginning() -> bool:
+        while waiters:  # the connection that listens had just begun
+            wakeups.leave(waiters.pop())
+        for log_id in (LOG_ID, other):
+            waiters.append(Waiter(log_id, 1))
+            await wakeups.enter(waiters[-1], 60.0)
+        return await both_are_sure()
+
+    await until(both_are_sure_from_the_beginning, what="both nodes answer")
     async with node.client() as client:  # no frozen process: a replica would take its place
         await client.execute_command("CLIENT", "PAUSE", 3_000, "ALL")
 
@@ -183,9 +193,6 @@ async def test_who_waits_is_sure_while_every_node_that_is_listened_to_answers(
 
     await until(noticed, what="silence is noticed")
 
-    async def again() -> bool:
-        return await wakeups.is_sure(other) and await wakeups.is_sure(LOG_ID)
-
-    await until(again, what="the node is heard again")
+    await until(both_are_sure, what="the node is heard again")
     for waiter in waiters:
         wakeups.leave(waiter)
