@@ -57,7 +57,7 @@ class Shedding:
         elif self._limit == math.inf:
             self._long_parts = self._long_parts + 1 if is_long else 0
             if self._long_parts >= PARTS:
-                self._limit = max(FEW, in_flight * _SHRINK)
+                self._limit, self._quiet_parts = max(FEW, in_flight * _SHRINK), 0
         else:
             self._adjust(is_long)
         self._alone_seconds = min(_FADE * self._alone_seconds, self._least_seconds)
