@@ -191,7 +191,7 @@ async def test_fifty_thousand_deliveries_with_a_kill_every_second(
             services,
             spread(500, TEMPERS),
             logs=50,
-            commits=25_000,
+            commits=28_000,
             per_second=24,
             kills=True,
         )
