@@ -106,7 +106,7 @@ class _Messages(list[Any]):
 
 
 class _Answered(NamedTuple):
-    """In place of an answer that is out: that one would take 1.5 KiB of each connection."""
+    """In place of an answer that is out: that one would take 2 KiB of each connection."""
 
     keep_alive: bool
 
