@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -185,57 +186,75 @@ async def test_a_version_that_appears_between_read_and_sleep_is_not_slept_throug
             await expect_update(answers, within_seconds=5.0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Far:
+    """A log's writer; and who waits for it, at a process whose `wire` to the store can fail."""
+
+    deployment: Deployment
+    service: Service
+    wire: FaultProxy
+    writer: NativeApi
+    http: aiohttp.ClientSession
+    log_id: bytes
+
+    def waits(self, seconds: int) -> list[Coroutine[Any, Any, tuple[int, str | None]]]:
+        return waits_on(self.deployment, self.http, self.log_id, seconds)
+
+
+@asynccontextmanager
+async def far_from_the_store(deployment: Deployment, *arguments: str) -> AsyncIterator[Far]:
+    async with FaultProxy(deployment.engine.socket, random.Random(4)) as wire:
+        service = await deployment.start_service(*arguments, store_url=wire.url, listed=False)
+        headers = {"Authorization": f"Bearer {deployment.apikey}"}
+        async with (
+            client_of(deployment, deployment.services[0]) as writer,
+            aiohttp.ClientSession(service.url, headers=headers) as http,
+        ):
+            yield Far(
+                deployment=deployment,
+                service=service,
+                wire=wire,
+                writer=writer,
+                http=http,
+                log_id=await writer.create_log("watched"),
+            )
+
+
 async def test_nothing_new_is_not_said_of_a_log_that_may_have_moved(
     deploy: StartDeployment,
 ) -> None:
     """A version is acknowledged in time, but its hint is cut off, and the store with it."""
-    deployment = await deploy(processes=1)
-    async with FaultProxy(deployment.engine.socket, random.Random(4)) as wire:
-        far = await deployment.start_service(store_url=wire.url, listed=False)
-        headers = {"Authorization": f"Bearer {deployment.apikey}"}
-        async with (
-            client_of(deployment, deployment.services[0]) as writer,
-            aiohttp.ClientSession(far.url, headers=headers) as http,
-        ):
-            log_id = await writer.create_log("watched")
-            waits = [asyncio.create_task(each) for each in waits_on(deployment, http, log_id, 3)]
-            await until_waiting(far, len(waits))
-            wire.cut_share = 1.0
-            await update(writer, log_id)
-            for status, retry_after in await asyncio.gather(*waits):
-                assert (status, retry_after) == (503, "1")
-            assert wire.cuts, "the hint was not suppressed"
+    async with far_from_the_store(await deploy(processes=1)) as far:
+        waits = [asyncio.create_task(each) for each in far.waits(3)]
+        await until_waiting(far.service, len(waits))
+        far.wire.cut_share = 1.0
+        await update(far.writer, far.log_id)
+        for status, retry_after in await asyncio.gather(*waits):
+            assert (status, retry_after) == (503, "1")
+        assert far.wire.cuts, "the hint was not suppressed"
 
-            wire.cut_share = 0.0  # and who asks again is told
+        far.wire.cut_share = 0.0  # and who asks again is told
 
-            async def told() -> bool:
-                again = await asyncio.gather(*waits_on(deployment, http, log_id, 0))
-                return [status for status, _ in again] == [200] * len(again)
+        async def told() -> bool:
+            again = await asyncio.gather(*far.waits(0))
+            return [status for status, _ in again] == [200] * len(again)
 
-            await until(told, within_seconds=20)
+        await until(told, within_seconds=20)
 
 
 async def test_nothing_new_is_not_said_while_the_store_is_silent(
     deploy: StartDeployment,
 ) -> None:
     """Every connection is open, and nothing comes through; no recheck has noticed it yet."""
-    deployment = await deploy(processes=1)
-    async with FaultProxy(deployment.engine.socket, random.Random(5)) as wire:
-        slow = ("--recheck-seconds", "60", "--store-seconds", "1")
-        far = await deployment.start_service(*slow, store_url=wire.url, listed=False)
-        headers = {"Authorization": f"Bearer {deployment.apikey}"}
-        async with (
-            client_of(deployment, deployment.services[0]) as writer,
-            aiohttp.ClientSession(far.url, headers=headers) as http,
-        ):
-            log_id = await writer.create_log("watched")
-            first = await asyncio.gather(*waits_on(deployment, http, log_id, 1))
-            assert sorted(status for status, _ in first) == [200, 200, 204]  # the control
-            waits = [asyncio.create_task(each) for each in waits_on(deployment, http, log_id, 3)]
-            await until_waiting(far, len(waits))
-            wire.delay_seconds = 120.0
-            await update(writer, log_id)
-            assert await asyncio.gather(*waits) == [(503, "1")] * len(waits)
+    slow = ("--recheck-seconds", "60", "--store-seconds", "1")
+    async with far_from_the_store(await deploy(processes=1), *slow) as far:
+        first = await asyncio.gather(*far.waits(1))
+        assert sorted(status for status, _ in first) == [200, 200, 204]  # the control
+        waits = [asyncio.create_task(each) for each in far.waits(3)]
+        await until_waiting(far.service, len(waits))
+        far.wire.delay_seconds = 120.0
+        await update(far.writer, far.log_id)
+        assert await asyncio.gather(*waits) == [(503, "1")] * len(waits)
 
 
 def waits_on(

@@ -76,14 +76,14 @@ async def _serve(connection: Connection, sinks: Sequence[Sink]) -> None:
             urls[sink.path] = at.url + sink.path
         connection.send(urls)
         while asked := await asyncio.to_thread(_received, connection):
-            if asked == "end the dead":
-                await mortal.aclose()
-            told: object = None
-            if asked == "up to":
-                told = {sink.path: sink.up_to for sink in sinks}
-            elif asked == "sinks":
-                told = sinks
-            connection.send(told)
+            match asked:
+                case "end the dead":
+                    await mortal.aclose()
+                    connection.send(None)
+                case "up to":
+                    connection.send({sink.path: sink.up_to for sink in sinks})
+                case "sinks":
+                    connection.send(sinks)
 
 
 def _received(connection: Connection) -> str:

@@ -89,11 +89,9 @@ async def diff(request: web.Request) -> web.StreamResponse:
             services.waiting.leave(identity.tenant, parked)
         if outcome == "answered":
             return Sent()
-        if outcome == "draining" or (
-            outcome == "timeout" and await services.wakeups.is_sure(identity.log_id)
-        ):
+        if not await services.waiting.needs_read(outcome, identity.log_id):
             return _nothing_new(services, identity, head, asked, closing=outcome == "draining")
-        is_over = outcome == "timeout"  # a read has to tell that there is nothing
+        is_over = outcome == "timeout"
 
 
 def _nothing_new(

@@ -53,7 +53,7 @@ class Shedding:
         is_over = now - self._part_ends > _QUIET_PARTS * PART_SECONDS
         is_long = self._late > _LATE * self._ended if self._ended else in_flight >= FEW
         if is_over:
-            self._limit, self._long_parts = math.inf, 0
+            self._lift()
         elif self._limit == math.inf:
             self._long_parts = self._long_parts + 1 if is_long else 0
             if self._long_parts >= PARTS:
@@ -66,10 +66,13 @@ class Shedding:
         self._is_full = False
         self._part_ends = now + PART_SECONDS
 
+    def _lift(self) -> None:
+        self._limit, self._long_parts = math.inf, 0
+
     def _adjust(self, is_long: bool) -> None:
         self._quiet_parts = 0 if self._is_full else self._quiet_parts + 1
         if self._quiet_parts >= _QUIET_PARTS:
-            self._limit, self._long_parts = math.inf, 0
+            self._lift()
         elif is_long:
             self._limit = max(FEW, self._limit * _SHRINK)
         elif self._is_full:

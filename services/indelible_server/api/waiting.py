@@ -42,6 +42,12 @@ class Waiting:
         finally:
             self.leave(tenant, waiter)
 
+    async def needs_read(self, outcome: Outcome, log_id: LogId) -> bool:
+        """Whether a read has to tell if there is news, now that a wait for the log ended so. Not
+        at a drain, which may come of a lost store: who asked asks again."""
+        is_over = outcome == "timeout"
+        return outcome == "moved" or (is_over and not await self._wakeups.is_sure(log_id))
+
     async def enter(
         self, tenant: str, waiter: Waiter, seconds: float, listening: object | None = None
     ) -> None:

@@ -182,17 +182,17 @@ class ClusterSubscription:
                 await self._drop(address)
                 continue
             link.unanswered_pings += 1
-            try:
-                await link.connection.send_command("PING", check_health=False)
-            except (RedisError, OSError):
-                await self._drop(address)
+            await self._send_ping(address, link)
 
     async def _ask_all(self, stamp: str) -> None:
         for address, link in list(self._links.items()):
-            try:
-                await link.connection.send_command("PING", stamp, check_health=False)
-            except (RedisError, OSError):
-                await self._drop(address)
+            await self._send_ping(address, link, stamp)
+
+    async def _send_ping(self, address: Address, link: _Link, *stamp: str) -> None:
+        try:
+            await link.connection.send_command("PING", *stamp, check_health=False)
+        except (RedisError, OSError):
+            await self._drop(address)
 
     async def _keep_repairing(self) -> None:
         """Channels without a node find one by a new look at the cluster, however long it takes."""

@@ -55,10 +55,7 @@ async def diff(request: web.Request) -> bytes:
         request[WAITED] = True
         waiter = Waiter(log.log_id, head.version)
         outcome = await services.waiting.wait(scope.tenant, waiter, asked.wait_seconds)
-        # Only news are worth a read, and doubt: a process that goes away may have lost its store.
-        if outcome == "moved" or (
-            outcome == "timeout" and not await services.wakeups.is_sure(log.log_id)
-        ):
+        if await services.waiting.needs_read(outcome, log.log_id):
             head = await services.reader.head(log.log_id)
     to_version = head.version if asked.to_version is None else asked.to_version
     span = asked.from_version, to_version
