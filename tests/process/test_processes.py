@@ -219,6 +219,29 @@ async def test_a_process_that_is_killed_comes_back_and_new_connections_wait_for_
     assert told(service, "worker.ended") == len(victims)
 
 
+async def test_a_process_takes_connections_once_it_knows_its_store(
+    pair: Callable[..., Service],
+) -> None:
+    """Else who came first would be told that nothing is known of the store."""
+    service = pair()
+    children = psutil.Process(service.pid).children()
+    [engine] = [child for child in children if "unixsocket" in " ".join(child.cmdline())]
+    victims = processes_of(service)
+    engine.suspend()
+    try:
+        for victim in victims:
+            victim.kill()
+        await until_told(service, "worker.ended", len(victims))
+        async with aiohttp.ClientSession(service.url) as session:
+            asking = asyncio.ensure_future(session.get("/livez"))
+            done, _ = await asyncio.wait([asking], timeout=1.5)
+            assert not done
+            engine.resume()
+            assert (await asking).status == 200
+    finally:
+        engine.resume()
+
+
 async def test_processes_end_with_their_supervisor_however_it_ends(
     pair: Callable[..., Service],
 ) -> None:

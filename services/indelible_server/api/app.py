@@ -32,6 +32,7 @@ from indelible_server.telemetry import Metrics
 
 log = structlog.get_logger("indelible_server.api")
 
+PREPARING_SECONDS = 2.0  # for which who connects may be left waiting for the store
 FINISH_SECONDS = 3.0
 CLOSE_SECONDS = 0.5
 LINGER_SECONDS = 0.5
@@ -79,18 +80,22 @@ async def run(
     )
     services = make_services(settings, secret, clients, partial(reach, failpoint), metrics)
     background_stop = asyncio.Event()
+    preparing = asyncio.create_task(_prepare(services, clients))
     try:
+        if listener is not None:  # who connects meanwhile waits there, and is not refused
+            await asyncio.wait([preparing], timeout=PREPARING_SECONDS)
         runners = await _listen(services, listening, listener, operations_listener)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(services.wakeups.run(background_stop))
             tasks.create_task(services.durability.run(background_stop))
             tasks.create_task(services.quotas.run(background_stop))
-            loading = tasks.create_task(_get_ready(services, clients, ready))
+            tasks.create_task(_tell_ready(preparing, ready))
             await stop.wait()
-            await end_tasks(loading)
+            await end_tasks(preparing)
             await _drain(services, runners, retiring or asyncio.Event())
             background_stop.set()
     finally:
+        await end_tasks(preparing)
         await services.forgets.close()
         await clients.close()
 
@@ -175,7 +180,7 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def _get_ready(services: Services, clients: Clients, ready: asyncio.Event | None) -> None:
+async def _prepare(services: Services, clients: Clients) -> None:
     """However long the store takes to come up, and to hold what is promised."""
     await functions.keep_loading(clients.commands)
     services.loaded.set()
@@ -183,6 +188,13 @@ async def _get_ready(services: Services, clients: Clients, ready: asyncio.Event 
     while not services.durability.durable:
         await asyncio.sleep(functions.LOAD_PAUSE_SECONDS)
         await services.durability.check()
+
+
+async def _tell_ready(preparing: "asyncio.Task[None]", ready: asyncio.Event | None) -> None:
+    try:
+        await preparing
+    except asyncio.CancelledError:  # the process ends before
+        return
     log.info("api.ready")
     if ready is not None:
         ready.set()
