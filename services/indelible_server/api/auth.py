@@ -7,6 +7,7 @@ in use is asked for again before it is forgotten, so that nobody waits for that.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 from indelible_protocol.errors import ErrorCode
@@ -60,13 +61,13 @@ class Authenticator:
             return known
         if not apikey or len(apikey) > _MAX_KEY_CHARS or not apikey.isascii():
             raise _bad_key()
-        return await self._look(apikey, sha256(apikey.encode()).digest())
+        return await self._look(apikey, _digest(apikey))
 
     def known(self, apikey: str) -> Credential | None:
         """Whose it is, if it was valid of late."""
         if len(apikey) > _MAX_KEY_CHARS or not apikey.isascii():
             return None
-        digest = sha256(apikey.encode()).digest()
+        digest = _digest(apikey)
         known = self._known.get(digest)
         if known is None:
             return None
@@ -112,6 +113,11 @@ class Authenticator:
 
     async def _read(self, apikeys: Sequence[str]) -> list[Credential | None]:
         return await asyncio.gather(*map(self._tenants.authenticate, apikeys))
+
+
+@lru_cache(maxsize=1 << 10)
+def _digest(apikey: str) -> bytes:
+    return sha256(apikey.encode()).digest()
 
 
 def _bad_key() -> Refusal:

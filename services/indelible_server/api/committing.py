@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+import structlog
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.semantics import Acknowledged
 
@@ -18,6 +19,9 @@ from indelible_server.store.errors import Refusal
 from indelible_server.store.wakeups import Wakeups
 from indelible_server.telemetry import Metrics
 
+log = structlog.get_logger("indelible_server.api")
+
+_SHED_SECONDS = 1.0
 OUTCOMES = ("committed", "unchanged", "repeated", "rejected", "refused", "unknown")
 
 
@@ -50,6 +54,7 @@ class Committer:
         self._shedding = shedding
         self._max_in_flight = max_in_flight
         self._in_flight = 0
+        self._shed = 0
         self._in_flight_of: Counter[str] = Counter()
         self._none_in_flight = asyncio.Event()
         self._counts = {word: metrics.commits.labels(word) for word in OUTCOMES}
@@ -101,6 +106,19 @@ class Committer:
 
     def count_refused(self) -> None:
         self._counts["refused"].inc()
+
+    def count_shed(self) -> None:
+        """One that was refused unseen: a line for all of a second, where each would cost as much
+        again as its refusal."""
+        self.count_refused()
+        self._shed += 1
+        if self._shed == 1:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_SHED_SECONDS, self._tell_shed)
+
+    def _tell_shed(self) -> None:
+        log.warning("commits.shed", count=self._shed, in_flight=self._in_flight)
+        self._shed = 0
 
     async def finish(self, seconds: float) -> int:
         """Waits for what is in flight; how many were not finished in time."""

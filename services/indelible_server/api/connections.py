@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol, cast
 import structlog
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
 from aiohttp.typedefs import Handler
 from indelible_protocol.errors import ErrorCode
 
+from indelible_server.api.heads import RequestHead, framed, parsed
 from indelible_server.api.messages import problem
 from indelible_server.api.request_ids import REQUEST_ID, new_request_id
 
@@ -32,12 +32,19 @@ async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse
         return _refused(request, "Expect: 100-continue is all that may be expected")
 
 
+class Body(Protocol):
+    """That of a request which has arrived whole: aiohttp's, or a `_Body`."""
+
+    total_bytes: int
+
+    def read_nowait(self) -> bytes:
+        """Takes it: a lane that leaves the request to the routes must not have."""
+
+
 class Lane(Protocol):
     """A way for some requests past the routes."""
 
-    def begin(
-        self, connection: "LanedConnection", message: RawRequestMessage, body: StreamReader
-    ) -> bool:
+    def begin(self, connection: "LanedConnection", head: RequestHead, body: Body) -> bool:
         """Takes a request that has arrived whole: True, and then `connection.answer` is called
         once, now or later. Or leaves it to the routes, as it was."""
 
@@ -91,7 +98,7 @@ class _Server(web.Server):
 _INSIDES = frozenset(
     {
         *("_waiter", "_messages", "_msg_queue_resume_size", "_buffer_paused", "_reading_paused"),
-        *("_keepalive_timeout", "_next_keepalive_close_time"),
+        *("_keepalive_timeout", "_next_keepalive_close_time", "_close", "_force_close"),
     }
 )
 
@@ -114,25 +121,47 @@ class _Answered(NamedTuple):
 _ANSWERED = (_Answered(False), _Answered(True))
 
 
+class _Body:
+    __slots__ = ("_data", "total_bytes")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.total_bytes = len(data)
+
+    def read_nowait(self) -> bytes:
+        return self._data
+
+
+_UNKNOWN = -1
+
+
 class LanedConnection(web.RequestHandler):
     """aiohttp's connection; `lane` is offered each request that finds it idle.
 
     aiohttp's own task sleeps on `_waiter` while there is nothing to do. It is not woken for what
-    the lane takes, and what comes meanwhile waits its turn among `_messages`.
+    the lane takes, and what comes meanwhile waits its turn among `_messages`. A plain request that
+    comes whole, where the one before has ended, does not even pass aiohttp's parser: `_missing`
+    are the bytes until such an end, `_UNKNOWN` from the first request on that is not plain.
     """
 
-    __slots__ = ("_is_choosing", "_under_way", "lane")
+    __slots__ = ("_is_choosing", "_missing", "_under_way", "lane")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.lane: Lane | None = None
         self._under_way = False
         self._is_choosing = False
+        self._missing = 0
 
     def data_received(self, data: bytes) -> None:
         waiter = None if self.lane is None else self._waiter
+        whole = self._whole(data) if self._missing != _UNKNOWN and data else None
         if waiter is None or waiter.done():
             super().data_received(data)
+            return
+        if whole is not None and not self._messages and not self._under_way:
+            if not self._offers(*whole):
+                super().data_received(data)
             return
         self._waiter = None  # so that nobody is woken yet
         try:
@@ -140,6 +169,31 @@ class LanedConnection(web.RequestHandler):
         finally:
             self._waiter = waiter
         self._choose()
+
+    def _whole(self, data: bytes) -> tuple[RequestHead, Body] | None:
+        """The request that `data` is, if a lane reads such a one. Counts what is missing."""
+        if self._missing:
+            self._missing = max(self._missing - len(data), _UNKNOWN)
+            return None
+        found = framed(data)
+        if found is None:
+            self._missing = _UNKNOWN
+            return None
+        size, body_at, head = found
+        self._missing = max(size - len(data), _UNKNOWN)
+        return None if self._missing or head is None else (head, _Body(data[body_at:]))
+
+    def _offers(self, head: RequestHead, body: Body) -> bool:
+        """Whether the lane takes it."""
+        if self.lane is None or self.transport is None or self._close or self._force_close:
+            return False
+        if self.writing_paused:
+            return False
+        self._under_way = True
+        if self.lane.begin(self, head, body):
+            return True
+        self._under_way = False
+        return False
 
     def _choose(self) -> None:
         """Offers what came to the lane; the first that it leaves goes to aiohttp's task."""
@@ -149,17 +203,12 @@ class LanedConnection(web.RequestHandler):
         try:
             while self._messages and not self._under_way and self.transport is not None:
                 message, body = self._messages[0]
-                self._under_way = True
-                if (
-                    type(message) is RawRequestMessage
-                    and body.is_eof()
-                    and not self.writing_paused
-                    and self.lane is not None
-                    and self.lane.begin(self, message, body)
-                ):
+                head = None
+                if type(message) is RawRequestMessage and body.is_eof():
+                    head = parsed(message)
+                if head is not None and self._offers(head, body):
                     self._forget_first()
                 else:
-                    self._under_way = False
                     if self._waiter is not None and not self._waiter.done():
                         self._waiter.set_result(None)
                     return

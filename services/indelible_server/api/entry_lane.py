@@ -7,17 +7,16 @@ are known. What is not at hand in one call is looked for as the routes would.
 import asyncio
 from functools import partial
 
-from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
 from indelible_protocol import messages, paths
 from indelible_protocol.errors import ProtocolError
 from indelible_protocol.ids import from_base64url, parse_version
 from indelible_protocol.messages import Form
 
-from indelible_server.api.connections import LanedConnection
+from indelible_server.api.connections import Body, LanedConnection
 from indelible_server.api.diff_headers import place
 from indelible_server.api.diffs import the_entry
-from indelible_server.api.laned import FORMS, ID_CHARS, LanedRequest, asker_of, is_plain
+from indelible_server.api.heads import RequestHead
+from indelible_server.api.laned import FORMS, ID_CHARS, LanedRequest, asker_of
 from indelible_server.api.messages import accepted_form
 from indelible_server.api.requests import check_key
 from indelible_server.api.services import Services
@@ -38,24 +37,21 @@ class EntryLane:
         self._services = services
         self._looking: set[asyncio.Task[None]] = set()
 
-    def begin(
-        self, connection: LanedConnection, message: RawRequestMessage, body: StreamReader
-    ) -> bool:
+    def begin(self, connection: LanedConnection, head: RequestHead, body: Body) -> bool:
         """Whether it takes the request. Nothing is refused here that the routes would not."""
-        path = message.path
+        path = head.target
         if (
-            message.method != "GET"
+            head.method != "GET"
             or not path.startswith(_BEFORE)
             or not path.startswith(_BETWEEN, _ID_END)
-            or not is_plain(message)
             or body.total_bytes
             or self._services.draining
         ):
             return False
-        asker = asker_of(self._services, message, path[len(_BEFORE) : _ID_END])
+        asker = asker_of(self._services, head, path[len(_BEFORE) : _ID_END])
         if asker is None:
             return False
-        form = FORMS.get(asker.headers.get("content-type", Form.JSON.value))
+        form = FORMS.get(head.headers.get("content-type", Form.JSON.value))
         name, asks, version = path[_KEY_AT:].partition("?at=")
         try:
             key = check_key(from_base64url(name, "key"), asker.identity)
@@ -64,7 +60,7 @@ class EntryLane:
             return False
         if form is None:
             return False
-        accept = accepted_form(asker.headers.get("accept", ""), form)
+        accept = accepted_form(head.headers.get("accept", ""), form)
         request = LanedRequest(self._services, connection, _ENTRY, asker.identity, accept, None)
         request.in_turn(asker.credential, partial(self._read, request, key, at))
         return True

@@ -10,26 +10,23 @@ import asyncio
 from functools import lru_cache, partial
 
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
 from indelible_protocol import limits, messages, paths
 from indelible_protocol.commands import LogKind
-from indelible_protocol.errors import ErrorCode
 from indelible_protocol.messages import Form
 from indelible_protocol.semantics import Acknowledged
 from indelible_protocol.signing import SignedCommit
 
 from indelible_server.api.bodies import admit, committed
 from indelible_server.api.committing import crowded
-from indelible_server.api.connections import LanedConnection
+from indelible_server.api.connections import Body, LanedConnection
+from indelible_server.api.heads import RequestHead
 from indelible_server.api.laned import (
     FORMS,
     ID_CHARS,
     LanedRequest,
     answer_bytes,
     asker_of,
-    is_plain,
-    observe,
+    credential_of,
 )
 from indelible_server.api.messages import accepted_form, problem_parts
 from indelible_server.api.request_ids import new_request_id
@@ -48,51 +45,42 @@ class CommitLane:
         self._services = services
         self._control: set[asyncio.Task[None]] = set()
 
-    def begin(
-        self, connection: LanedConnection, message: RawRequestMessage, body: StreamReader
-    ) -> bool:
+    def begin(self, connection: LanedConnection, head: RequestHead, body: Body) -> bool:
         """Whether it takes the request. Nothing is refused here that the routes would not."""
-        path = message.path
+        path = head.target
         if (
-            message.method != "POST"
+            head.method != "POST"
             or len(path) != _PATH_CHARS
             or not (path.startswith(_BEFORE) and path.endswith(_AFTER))
-            or not is_plain(message)
             or body.total_bytes > limits.MAX_BODY_BYTES
             or self._services.draining
         ):
             return False
         committer = self._services.committer
-        if committer.is_crowded() and not self._has_room(message):
-            self._refuse(connection, message, body)
+        if committer.is_crowded() and not self._has_room(head):
+            self._refuse(connection, head)
             return True
-        asker = asker_of(self._services, message, path[len(_BEFORE) : -len(_AFTER)])
-        form = FORMS.get(asker.headers.get("content-type", "")) if asker else None
+        asker = asker_of(self._services, head, path[len(_BEFORE) : -len(_AFTER)])
+        form = FORMS.get(head.headers.get("content-type", ""))
         if asker is None or form is None:
             return False
-        request = _Request(self._services, connection, asker.identity, form, body, asker.headers)
+        request = _Request(self._services, connection, asker.identity, form, body, head)
         request.in_turn(asker.credential, partial(self._commit, request))
         return True
 
-    def _has_room(self, message: RawRequestMessage) -> bool:
+    def _has_room(self, head: RequestHead) -> bool:
         """For a tenant that is known, and has less in flight than others."""
-        apikey = message.headers.get("Authorization", "").partition(" ")[2]
-        credential = self._services.authenticator.known(apikey.strip())
+        credential = credential_of(self._services, head)
         return credential is not None and not self._services.committer.has_its_share(
             credential.tenant
         )
 
-    def _refuse(
-        self, connection: LanedConnection, message: RawRequestMessage, body: StreamReader
-    ) -> None:
+    def _refuse(self, connection: LanedConnection, head: RequestHead) -> None:
         """At once, whatever it asks for: there is too much to look at it all."""
-        self._services.committer.count_refused()
+        self._services.committer.count_shed()
+        self._services.metrics.requests.add(paths.COMMITS, "POST", 503, 0.0)
         request_id = new_request_id()
-        observe(
-            *(self._services, _COMMIT, request_id, 503, 0.0, body.total_bytes),
-            ErrorCode.OVERLOADED,
-        )
-        form = accepted_form(message.headers.get("Accept", ""), Form.MSGPACK)
+        form = accepted_form(head.headers.get("accept", ""), Form.MSGPACK)
         parts = _crowded(form, rfc822_formatted_time())
         connection.answer(request_id.encode().join(parts), close=False)
 
@@ -130,14 +118,14 @@ class _Request(LanedRequest):
         connection: LanedConnection,
         identity: LogIdentity,
         form: Form,
-        body: StreamReader,
-        headers: dict[str, str],
+        body: Body,
+        head: RequestHead,
     ) -> None:
-        accept = accepted_form(headers.get("accept", ""), form)
+        accept = accepted_form(head.headers.get("accept", ""), form)
         self.data = body.read_nowait()
         super().__init__(services, connection, _COMMIT, identity, accept, len(self.data))
         self.form = form
-        self.key = headers.get("idempotency-key") if identity.kind is LogKind.OPAQUE else None
+        self.key = head.headers.get("idempotency-key") if identity.kind is LogKind.OPAQUE else None
 
     def settle(self, outcome: Outcome) -> None:
         try:

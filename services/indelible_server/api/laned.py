@@ -1,7 +1,7 @@
 """A request past the routes: what every lane knows it by, and its answer, written at once.
 
-Owns which heads are plain enough, and the bytes of an answer: the same, whichever way a request
-took. Knows nothing of what is asked.
+Owns the bytes of an answer: the same, whichever way a request took. Knows nothing of what is
+asked.
 """
 
 import time
@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import structlog
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import SERVER_SOFTWARE, HttpVersion11, RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.http import SERVER_SOFTWARE
 from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.ids import parse_log_id
 from indelible_protocol.messages import Form
 
-from indelible_server.api.connections import Lane, LanedConnection
+from indelible_server.api.connections import Body, Lane, LanedConnection
+from indelible_server.api.heads import RequestHead
 from indelible_server.api.messages import explained, problem_parts
 from indelible_server.api.request_ids import new_request_id
 from indelible_server.api.requests import DEFAULT_DATABASE
@@ -33,16 +33,6 @@ log = structlog.get_logger("indelible_server.api")
 FORMS = {form.value: form for form in Form}
 ID_CHARS = 43  # a log's id in a path: unpadded base64 of 32 bytes
 
-_READ = {
-    b"authorization": "authorization",
-    b"content-type": "content-type",
-    b"accept": "accept",
-    b"idempotency-key": "idempotency-key",
-    b"indelible-database": "indelible-database",
-}
-_UNUSUAL = frozenset(
-    {b"expect", b"content-encoding", b"transfer-encoding", b"upgrade", b"indelible-ticket"}
-)
 _CLOSE = "Connection: close\r\n"
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _log_id_of = lru_cache(maxsize=1 << 14)(parse_log_id)
@@ -54,42 +44,39 @@ class Lanes:
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self._lanes = lanes
 
-    def begin(
-        self, connection: LanedConnection, message: RawRequestMessage, body: StreamReader
-    ) -> bool:
-        return any(lane.begin(connection, message, body) for lane in self._lanes)
+    def begin(self, connection: LanedConnection, head: RequestHead, body: Body) -> bool:
+        for lane in self._lanes:  # noqa: SIM110 - any() makes a generator for each request
+            if lane.begin(connection, head, body):
+                return True
+        return False
 
 
 class Asker(NamedTuple):
-    """Who asks, about which log, with which of the headers that a lane reads."""
+    """Who asks, about which log."""
 
     credential: Credential
     identity: LogIdentity
-    headers: dict[str, str]
 
 
-def is_plain(message: RawRequestMessage) -> bool:
-    """Whether the connection goes on as before once it is answered."""
-    return message.version == HttpVersion11 and not message.should_close and not message.upgrade
+def credential_of(services: Services, head: RequestHead) -> Credential | None:
+    """None if its key is not known of late."""
+    scheme, _, apikey = head.headers.get("authorization", "").partition(" ")
+    return services.authenticator.known(apikey.strip()) if scheme.lower() == "bearer" else None
 
 
-def asker_of(services: Services, message: RawRequestMessage, log_id: str) -> Asker | None:
-    """None if the routes have to look: at unusual headers, for a key or a log not known of late."""
-    headers = _headers(message)
-    if not headers:
-        return None
-    scheme, _, apikey = headers.get("authorization", "").partition(" ")
-    credential = services.authenticator.known(apikey.strip())
-    if scheme.lower() != "bearer" or credential is None:
+def asker_of(services: Services, head: RequestHead, log_id: str) -> Asker | None:
+    """None if the routes have to look for the key, or for the log."""
+    credential = credential_of(services, head)
+    if credential is None:
         return None
     try:
         identity = services.logs.known(_log_id_of(log_id))
     except ProtocolError:
         return None
-    database = headers.get("indelible-database", DEFAULT_DATABASE)
+    database = head.headers.get("indelible-database", DEFAULT_DATABASE)
     if identity is None or identity.tenant != credential.tenant or identity.database != database:
         return None
-    return Asker(credential, identity, headers)
+    return Asker(credential, identity)
 
 
 class LanedRequest:
@@ -170,37 +157,20 @@ class LanedRequest:
 
     def observe(self, status: int, code: ErrorCode | None) -> None:
         seconds = time.perf_counter() - self._started
-        observe(
-            *(self.services, (self._method, self._route), self._id, status, seconds),
-            *(self._size_bytes, code, self.identity.tenant),
+        self.services.metrics.requests.add(self._route, self._method, status, seconds)
+        log_request(
+            AnsweredRequest(
+                request_id=self._id,
+                method=self._method,
+                route=self._route,
+                status=status,
+                code=code.name if code is not None else None,
+                tenant=self.identity.tenant,
+                took_ms=round(seconds * 1_000, 2),
+                waited=False,
+                size_bytes=self._size_bytes,
+            )
         )
-
-
-def observe(
-    services: Services,
-    operation: tuple[str, str],
-    request_id: str,
-    status: int,
-    seconds: float,
-    size_bytes: int | None,
-    code: ErrorCode | None,
-    tenant: str | None = None,
-) -> None:
-    method, route = operation
-    services.metrics.requests.add(route, method, status, seconds)
-    log_request(
-        AnsweredRequest(
-            request_id=request_id,
-            method=method,
-            route=route,
-            status=status,
-            code=code.name if code is not None else None,
-            tenant=tenant,
-            took_ms=round(seconds * 1_000, 2),
-            waited=False,
-            size_bytes=size_bytes,
-        )
-    )
 
 
 def answer_bytes(
@@ -213,18 +183,3 @@ def answer_bytes(
         f"Server: {SERVER_SOFTWARE}\r\n{_CLOSE if close else ''}\r\n"
     )
     return head.encode("ascii") + body
-
-
-def _headers(message: RawRequestMessage) -> dict[str, str] | None:
-    """Those that a lane reads; None if one stands twice, or any is unusual."""
-    found: dict[str, str] = {}
-    for raw_name, value in message.raw_headers:
-        lower = raw_name.lower()
-        name = _READ.get(lower)
-        if name is not None:
-            if name in found or not value.isascii():
-                return None
-            found[name] = value.decode("ascii")
-        elif lower in _UNUSUAL:
-            return None
-    return found
