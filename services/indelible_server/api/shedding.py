@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable
 
 FEW = 8  # that may always be in flight
-PART_SECONDS = 0.05
+PART_SECONDS = 0.05  # or as long as a wait may be, if that is less
 PARTS = 3
+_LEAST_PART_SECONDS = 0.01
 _QUIET_PARTS = 4  # in which the limit is not reached, or nobody asks: it is over
 _LATE = 1 / 10  # of those that end in a part: more, and it was too long
 _SHRINK, _GROW = 3 / 4, 1 / 8
-_FADE = 1.002  # a part: so slowly it is forgotten what one took alone
+_FADE = 0.04  # of it a second: so slowly it is forgotten what one took alone
 
 
 class Shedding:
@@ -24,6 +25,8 @@ class Shedding:
     def __init__(self, most_seconds: float, now: Callable[[], float]) -> None:
         self._most_seconds = most_seconds
         self._now = now
+        self._part_seconds = min(PART_SECONDS, max(most_seconds, _LEAST_PART_SECONDS))
+        self._fade = 1 + _FADE * self._part_seconds
         self._alone_seconds = math.inf
         self._limit = math.inf
         self._part_ends = 0.0
@@ -50,7 +53,7 @@ class Shedding:
         self._late += seconds > self._alone_seconds + self._most_seconds
 
     def _end_part(self, now: float, in_flight: int) -> None:
-        is_over = now - self._part_ends > _QUIET_PARTS * PART_SECONDS
+        is_over = now - self._part_ends > _QUIET_PARTS * self._part_seconds
         is_long = self._late > _LATE * self._ended if self._ended else in_flight >= FEW
         if is_over:
             self._lift()
@@ -60,11 +63,11 @@ class Shedding:
                 self._limit, self._quiet_parts = max(FEW, in_flight * _SHRINK), 0
         else:
             self._adjust(is_long)
-        self._alone_seconds = min(_FADE * self._alone_seconds, self._least_seconds)
+        self._alone_seconds = min(self._fade * self._alone_seconds, self._least_seconds)
         self._ended = self._late = 0
         self._least_seconds = math.inf
         self._is_full = False
-        self._part_ends = now + PART_SECONDS
+        self._part_ends = now + self._part_seconds
 
     def _lift(self) -> None:
         self._limit, self._long_parts = math.inf, 0
