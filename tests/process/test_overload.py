@@ -161,8 +161,9 @@ async def test_what_is_too_much_is_refused_and_nothing_acknowledged_is_lost() ->
         def told() -> int:
             """Refusals by the log: most are counted there, and some have lines of their own."""
             events = stand.api.events()
-            lines = sum(each.get("code") == "OVERLOADED" for each in events)
-            return lines + sum(e["count"] for e in events if e["event"] == "commits.shed")
+            alone = [each for each in events if each.get("code") == "OVERLOADED"]
+            counts: list[int] = [e["count"] for e in events if e["event"] == "commits.shed"]
+            return len(alone) + sum(counts)
 
         await until(lambda: told() == calm.refused + busy.refused)
     assert calm.refused == 0 or calm.held_up
