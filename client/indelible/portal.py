@@ -8,7 +8,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
@@ -32,40 +32,61 @@ class _Portal:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def start(self, future: "Future[R]", function: Callable[[], Coroutine[Any, Any, R]]) -> None:
-        """Lets `future` have what `function` returns; cancelling the one cancels the other.
+    def start(self, call: "_Call[R]") -> None:
+        self._loop.call_soon_threadsafe(call.begin)
 
-        The coroutine is made in the loop, so that no interruption of the caller can come
-        between its making and its running.
-        """
-        self._loop.call_soon_threadsafe(self._run_task, future, function)
-
-    def _run_task(
-        self, future: "Future[R]", function: Callable[[], Coroutine[Any, Any, R]]
-    ) -> None:
-        task = self._loop.create_task(function())
-
-        def cancel(future: "Future[R]") -> None:
-            if future.cancelled():  # not when it is done: waking the loop again is not free
-                self._loop.call_soon_threadsafe(task.cancel)
-
-        task.add_done_callback(partial(_settle, future))
-        future.add_done_callback(cancel)  # at once, if it was cancelled before this began
+    def abandon(self, call: "_Call[R]") -> None:
+        """Nobody waits for it any more. Comes to the loop after its `begin`, if that comes."""
+        self._loop.call_soon_threadsafe(call.end)
 
     def is_here(self) -> bool:
         return threading.current_thread() is self._thread
 
 
-def _settle(future: "Future[R]", task: "asyncio.Task[R]") -> None:
-    if task.cancelled():
-        future.cancel()
-    if not future.set_running_or_notify_cancel():
-        if not task.cancelled():
+class _Call(Generic[R]):
+    """A coroutine function that runs in the loop, and the thread that waits for it.
+
+    All that they share is a lock: the condition, the waiters and the callbacks of a Future take
+    a third of what a call costs. The coroutine is made in the loop, so that no interruption of the
+    caller can come between its making and its running.
+    """
+
+    __slots__ = ("_abandoned", "_function", "_running", "_task")
+
+    def __init__(self, function: Callable[[], Coroutine[Any, Any, R]]) -> None:
+        self._function = function
+        self._task: asyncio.Task[R] | None = None
+        self._abandoned = False
+        self._running = threading.Lock()
+        self._running.acquire()
+
+    def begin(self) -> None:
+        """In the loop."""
+        self._task = asyncio.get_running_loop().create_task(self._function())
+        self._task.add_done_callback(self._ended)
+
+    def end(self) -> None:
+        """In the loop: cancels it."""
+        self._abandoned = True
+        if self._task is not None and not self._task.cancel():
+            self._ended(self._task)
+
+    def _ended(self, task: "asyncio.Task[R]") -> None:
+        if self._abandoned and not task.cancelled():
             task.exception()  # nobody is there to take it; asyncio would complain otherwise
-    elif (error := task.exception()) is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(task.result())
+        if self._running.locked():
+            self._running.release()
+
+    def wait(self, seconds: float = -1) -> None:
+        """Until it has ended, or so long; -1 is for ever."""
+        self._running.acquire(timeout=seconds)
+
+    def result(self) -> R:
+        """Of a call that has ended."""
+        assert self._task is not None
+        if self._task.cancelled():
+            raise CancelledError
+        return self._task.result()
 
 
 _portal: _Portal | None = None
@@ -97,12 +118,14 @@ def call(function: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs:
         RequestError: this thread runs an event loop, which would stand still.
     """
     _refuse_in_loop()
-    future: Future[R] = Future()
+    portal, call = _open_portal(), _Call(partial(function, *args, **kwargs))
     try:
-        _open_portal().start(future, partial(function, *args, **kwargs))
-        return future.result()
-    finally:
-        future.cancel()  # of no effect unless something interrupted the wait
+        portal.start(call)
+        call.wait()
+    except BaseException:
+        portal.abandon(call)
+        raise
+    return call.result()
 
 
 def finish(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -110,10 +133,10 @@ def finish(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
     portal = _portal
     if portal is None:
         return  # nothing was ever begun, or it was by the parent of this process
-    future: Future[None] = Future()
-    portal.start(future, function)
+    call = _Call(function)
+    portal.start(call)
     if not portal.is_here():
-        wait([future], CLOSE_SECONDS)
+        call.wait(CLOSE_SECONDS)
 
 
 def _refuse_in_loop() -> None:
