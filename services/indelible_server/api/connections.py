@@ -161,7 +161,7 @@ class LanedConnection(web.RequestHandler):
             return
         if whole is not None and not self._messages and not self._under_way:
             if not self._offers(*whole):
-                super().data_received(data)
+                super().data_received(data)  # which wakes aiohttp's task
             return
         self._waiter = None  # so that nobody is woken yet
         try:
@@ -189,7 +189,7 @@ class LanedConnection(web.RequestHandler):
             return False
         if self.writing_paused:
             return False
-        self._under_way = True
+        self._under_way = True  # until it is answered, which may be at once
         if self.lane.begin(self, head, body):
             return True
         self._under_way = False
