@@ -133,8 +133,16 @@ async def _proxy(start: StartService, folder: Path, *arguments: str) -> AsyncIte
         yield made
 
 
-def origin_statuses(service: Service, offset: int = 0) -> list[int]:
+async def origin_statuses(service: Service, offset: int = 0) -> list[int]:
     """What the service itself answered to questions for diffs."""
+    end = service.log_file.stat().st_size
+    async with aiohttp.ClientSession() as http, http.get(f"{service.url}/livez") as answer:
+        assert answer.status == 200
+
+    def is_told() -> bool:  # and what was answered before it: lines keep their order
+        return any(each.get("route") == "/livez" for each in service.events(end))
+
+    await until(is_told)
     told = service.events(offset)
     return [each["status"] for each in told if str(each.get("route")).endswith("/diff")]
 
@@ -157,7 +165,7 @@ async def test_fifty_who_wait_cost_the_service_one_request(proxy: Proxy) -> None
         assert {(body["from"], body["to"]) for _, body, _ in answers} == {(0, 1)}
         late = await ask(http, url)
         assert late[1]["to"] == 1
-        assert origin_statuses(proxy.origin) == [200]
+        assert await origin_statuses(proxy.origin) == [200]
 
 
 class Follower:
@@ -205,7 +213,7 @@ async def test_fifty_who_follow_are_never_stuck_and_share_what_is_asked(proxy: P
             assert follower.versions == [0, 1, 2, 3]
             follower.task.cancel()
         told = sum(follower.empty for follower in followers) + 3 * 50
-        asked = len(origin_statuses(proxy.origin))
+        asked = len(await origin_statuses(proxy.origin))
         print(f"{told} answers to 50 followers, {asked} of them by the service")
         assert asked < told / 5
 
@@ -231,7 +239,7 @@ async def test_nobody_gets_what_another_key_asked_for(proxy: Proxy) -> None:
             assert await code_of(asked) == (404, "NONEXISTENT_LOG")
             packed, _, headers = await ask_raw(mine, f"{log}/diff?{query}", "application/msgpack")
             assert (packed, headers["Content-Type"]) == (200, "application/msgpack")
-        assert origin_statuses(proxy.origin) == [200, 404, 401, 404, 200] * 3
+        assert await origin_statuses(proxy.origin) == [200, 404, 401, 404, 200] * 3
     kept = proxy.certificate.parent / "cache"
     assert any(each.is_file() for each in kept.rglob("*"))
     assert kept.stat().st_mode & 0o077 == 0, "others can read API keys there"
@@ -263,10 +271,10 @@ async def test_a_tag_that_is_still_right_is_answered_by_the_proxy(proxy: Proxy) 
         tag = (await ask(http, url))[2]["ETag"]
         assert (await ask(http, url, **{"If-None-Match": tag}))[0] == 304
         assert (await ask(http, url, **{"If-None-Match": '"other"'}))[0] == 200
-        assert origin_statuses(proxy.origin) == [200]
+        assert await origin_statuses(proxy.origin) == [200]
         tag = (await ask(http, f"{log}/diff?from=0"))[2]["ETag"]
         assert (await ask(http, f"{log}/diff?from=0", **{"If-None-Match": tag}))[0] == 304
-        assert origin_statuses(proxy.origin) == [200, 200, 304]
+        assert await origin_statuses(proxy.origin) == [200, 200, 304]
 
 
 async def test_events_pass_as_they_come(proxy: Proxy) -> None:
@@ -289,7 +297,7 @@ async def test_a_service_that_was_not_told_shares_nothing(
         await upsert(http, log, "a", "1")
         for _ in range(3):
             assert (await ask(http, f"{log}/diff?from=0&to=1"))[0] == 200
-        assert origin_statuses(proxy.origin) == [200] * 3
+        assert await origin_statuses(proxy.origin) == [200] * 3
 
 
 async def test_who_asks_alone_does_not_wait_for_others(proxy: Proxy) -> None:
@@ -313,7 +321,7 @@ async def test_clients_of_ours_that_follow_share_what_they_ask(proxy: Proxy) -> 
         await until_waiting(proxy.origin, 1)
         await logs[0].set("theme", "light")
         assert await asyncio.gather(*following) == [2] * 10
-        assert origin_statuses(proxy.origin, offset) == [200]
+        assert await origin_statuses(proxy.origin, offset) == [200]
     finally:
         for client in clients:
             await client.close()
