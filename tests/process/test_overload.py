@@ -25,7 +25,7 @@ MOST_TIMES = 3.0  # the p99 of a calm service
 STEPS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 STEP_SECONDS = 4.0
 CALM_SECONDS = 10.0
-SOON = ("--max-commit-wait-seconds", "0.01")
+SOON = ("--max-commit-wait-seconds", "0.005")
 UNBOUNDED = ("--max-commit-wait-seconds", "60", "--max-commits-in-flight", "100000")
 
 
