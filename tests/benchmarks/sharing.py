@@ -5,13 +5,12 @@ import asyncio
 from tests.benchmarks import closed_loop
 from tests.benchmarks.closed_loop import Answers, Load
 from tests.benchmarks.figures import Row, at_most
-from tests.benchmarks.stage import Scale, stage
+from tests.benchmarks.stage import UNREFUSED, Scale, stage
 from tests.benchmarks.updates import check_updates, opaque_lane
 
 FLOODING = 64
 CONNECTIONS = 8
 PAUSE_SECONDS = 0.02
-UNREFUSED = ("--max-commit-wait-seconds", "60")  # this is about turns
 LEAD_SECONDS = 0.5  # the flood is there before the other begins, and goes on after it
 
 

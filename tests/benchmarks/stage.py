@@ -94,7 +94,8 @@ class Scale:
 
 
 _SETTLE_SECONDS = 120.0
-FULL = Scale(pairs=5, seconds=3.0, quick=False)
+UNREFUSED = ("--max-commit-wait-seconds", "60")  # for a load that is to stay, however long it waits
+FULL = Scale(pairs=5, seconds=2.0, quick=False)
 QUICK = Scale(pairs=2, seconds=0.5, quick=True)
 
 

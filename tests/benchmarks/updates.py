@@ -13,7 +13,7 @@ from tests.benchmarks import racing
 from tests.benchmarks.closed_loop import Answers, Load
 from tests.benchmarks.figures import Goal, Row, at_least, at_most, check
 from tests.benchmarks.racing import Race, Racing
-from tests.benchmarks.stage import Scale, Stage, stage
+from tests.benchmarks.stage import UNREFUSED, Scale, Stage, stage
 from tests.benchmarks.wire import commit_request, opaque_body, read_answer, request, sealed_body
 from tests.support.writers import SealedWriter, sealed_command
 
@@ -186,7 +186,7 @@ async def sealed(scale: Scale) -> list[Row]:
 
 
 async def _sealed(scale: Scale, commands: int, most: int) -> list[Row]:
-    async with stage() as stand:
+    async with stage(arguments=UNREFUSED) as stand:
         noop = await stand.floor("noop")
         writers = await stand.make_sealed_logs(CLIENTS, f"g2-{commands}")
 
