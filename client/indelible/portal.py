@@ -46,17 +46,16 @@ class _Portal:
 class _Call(Generic[R]):
     """A coroutine function that runs in the loop, and the thread that waits for it.
 
-    All that they share is a lock: the condition, the waiters and the callbacks of a Future take
-    a third of what a call costs. The coroutine is made in the loop, so that no interruption of the
+    All that they share is a lock: with the condition, the waiters and the callbacks of a Future an
+    empty call takes a third more. The coroutine is made in the loop, so that no interruption of the
     caller can come between its making and its running.
     """
 
-    __slots__ = ("_abandoned", "_function", "_running", "_task")
+    __slots__ = ("_function", "_running", "_task")
 
     def __init__(self, function: Callable[[], Coroutine[Any, Any, R]]) -> None:
         self._function = function
         self._task: asyncio.Task[R] | None = None
-        self._abandoned = False
         self._running = threading.Lock()
         self._running.acquire()
 
@@ -67,15 +66,13 @@ class _Call(Generic[R]):
 
     def end(self) -> None:
         """In the loop: cancels it."""
-        self._abandoned = True
-        if self._task is not None and not self._task.cancel():
-            self._ended(self._task)
+        if self._task is not None:
+            self._task.cancel()
 
     def _ended(self, task: "asyncio.Task[R]") -> None:
-        if self._abandoned and not task.cancelled():
-            task.exception()  # nobody is there to take it; asyncio would complain otherwise
-        if self._running.locked():
-            self._running.release()
+        if not task.cancelled():
+            task.exception()  # perhaps nobody takes it; asyncio would complain otherwise
+        self._running.release()
 
     def wait(self, seconds: float = -1) -> None:
         """Until it has ended, or so long; -1 is for ever."""

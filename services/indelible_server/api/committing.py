@@ -108,13 +108,11 @@ class Committer:
         self._counts["refused"].inc()
 
     def count_shed(self) -> None:
-        """One that was refused unseen: a line for all of a second, where each would cost as much
-        again as its refusal."""
+        """One that was refused unseen: they are told in one line a second."""
         self.count_refused()
         self._shed += 1
         if self._shed == 1:
-            loop = asyncio.get_running_loop()
-            loop.call_later(_SHED_SECONDS, self._tell_shed)
+            asyncio.get_running_loop().call_later(_SHED_SECONDS, self._tell_shed)
 
     def _tell_shed(self) -> None:
         log.warning("commits.shed", count=self._shed, in_flight=self._in_flight)

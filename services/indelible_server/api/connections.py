@@ -185,9 +185,8 @@ class LanedConnection(web.RequestHandler):
 
     def _offers(self, head: RequestHead, body: Body) -> bool:
         """Whether the lane takes it."""
-        if self.lane is None or self.transport is None or self._close or self._force_close:
-            return False
-        if self.writing_paused:
+        is_ending = self.transport is None or self._close or self._force_close
+        if self.lane is None or is_ending or self.writing_paused:
             return False
         self._under_way = True  # until it is answered, which may be at once
         if self.lane.begin(self, head, body):

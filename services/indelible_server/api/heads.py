@@ -1,9 +1,8 @@
 """The heads of plain requests, read by ourselves: a client's headers are the same each time.
 
-aiohttp's parser, its multidicts and its queue cost more than the rest of what is done before a
-small request is looked at. Plain is a head that nobody could read otherwise: visible ASCII, each
-line written one way, each name once, a body of a length that is told. All else is aiohttp's to
-judge. Knows nothing of what a request is about.
+aiohttp's parser takes four times as long, and its queue and its headers more. Plain is a head that
+nobody could read otherwise: visible ASCII, each line written one way, each name once, a body of a
+length that is told. All else is aiohttp's to judge. Knows nothing of what a request is about.
 """
 
 import re
