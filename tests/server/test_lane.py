@@ -24,7 +24,8 @@ from indelible_server.api.middlewares import canonical_line
 from indelible_server.api.services import Services, make_services
 from indelible_server.settings import Settings
 from indelible_server.store import functions
-from indelible_server.store.connection import connect
+from indelible_server.store.connection import Clients, connect
+from indelible_server.store.logs import Logs
 from indelible_server.store.names import Scope
 from indelible_server.store.tenants import Tenants
 
@@ -123,6 +124,16 @@ async def stand_on(
         await clients.close()
 
 
+@asynccontextmanager
+async def another(engine: Engine) -> AsyncIterator[Clients]:
+    """Clients of the store that are not the API's."""
+    clients = connect(engine.url, connections=1, timeout_seconds=5.0)
+    try:
+        yield clients
+    finally:
+        await clients.close()
+
+
 @pytest.fixture
 async def stand(engine: Engine) -> AsyncIterator[Stand]:
     async with stand_on(engine) as made:
@@ -182,6 +193,47 @@ async def test_both_ways_give_the_same_answer(stand: Stand) -> None:
         assert stand.watched.taken == before + 2
 
 
+async def test_logs_that_this_process_has_not_met_are_looked_for(
+    stand: Stand, engine: Engine
+) -> None:
+    identity = stand.services.logs.known(stand.log)
+    assert identity is not None
+    async with another(engine) as clients:
+        logs, tenants = Logs(clients.commands), Tenants(clients.commands, SECRET)
+        stranger, _ = await tenants.create("stranger")
+        mine, theirs = [
+            (await logs.create_opaque(Scope(tenant=tenant), b"new", "")).description.identity.log_id
+            for tenant in (identity.tenant, stranger)
+        ]
+    new = replace(stand, log=mine)
+    [answer] = (await new.ask(new.commit(sets("k", "v")))).answers
+    assert (answer.status, stand.watched.taken) == (201, 1)
+    assert stand.services.logs.known(mine) is not None
+    other = (f"Content-Type: {MSGPACK}", "Indelible-Database: other")
+    for log, headers in ((LogId(bytes(32)), ()), (theirs, ()), (mine, other), (theirs, ())):
+        there, before = replace(stand, log=log), stand.watched.taken
+        routed = f"{paths.of_log(paths.COMMITS, log)}?conflict=version"
+        past = told(await there.ask(there.commit(sets("k", "v"), *headers)))
+        assert [answer[0] for answer in past] == [404]
+        assert past == told(await there.ask(there.commit(sets("k", "v"), *headers, path=routed)))
+        read = told(await there.ask(there.get(b"k", *headers)))
+        assert read == told(await there.ask(there.get(b"k", *headers, query="?")))
+        assert stand.watched.taken == before + 2
+
+
+async def test_a_log_that_cannot_be_looked_for_is_refused_as_the_routes_do(
+    stand: Stand, engine: Engine
+) -> None:
+    new = replace(stand, log=LogId(bytes(32)))
+    routed = f"{paths.of_log(paths.COMMITS, new.log)}?conflict=version"
+    await stand.services.authenticator.judge(stand.apikey)
+    await engine.kill()
+    past = told(await exchange(stand.url, b"", new.commit(sets("k", "v"))))
+    assert [answer[0] for answer in past] == [503]
+    assert stand.watched.taken == 1
+    assert past == told(await exchange(stand.url, b"", new.commit(sets("k", "v"), path=routed)))
+
+
 async def test_what_is_unusual_takes_the_routes(stand: Stand) -> None:
     plain = stand.commit(sets("k", "v"), f"Content-Type: {MSGPACK}")
     log_id = to_base64url(stand.log).encode()
@@ -191,7 +243,6 @@ async def test_what_is_unusual_takes_the_routes(stand: Stand) -> None:
         plain.replace(b"/commits", b"/commit%73", 1),
         plain.replace(b"POST", b"PUT", 1),
         plain.replace(stand.apikey.encode(), b"ik_0123456789abcdef_x", 1),
-        plain.replace(log_id, to_base64url(bytes(32)).encode(), 1),
         plain.replace(log_id, log_id[:-1] + b"_", 1),
     ]
     for header in (
@@ -200,7 +251,6 @@ async def test_what_is_unusual_takes_the_routes(stand: Stand) -> None:
         "Idempotency-Key: a\r\nIdempotency-Key: b",
         "Indelible-Database: default\r\nIndelible-Database: default",
         "Authorization: Bearer x",
-        "Indelible-Database: other",
         "Indelible-Database: d\xfcr",
         "Content-Encoding: gzip",
         "Content-Encoding: identity",

@@ -1,7 +1,7 @@
 """Keys' entries past the routes, as commits go (`lane`).
 
-Takes what is plain: a GET of one key, at the head or at a version, by an API key and of a log that
-are known. What is not at hand in one call is looked for as the routes would.
+Takes what is plain: a GET of one key, at the head or at a version, by an API key that is known.
+What is not at hand in one call is looked for as the routes would.
 """
 
 import asyncio
@@ -54,23 +54,24 @@ class EntryLane:
         form = FORMS.get(head.headers.get("content-type", Form.JSON.value))
         name, asks, version = path[_KEY_AT:].partition("?at=")
         try:
-            key = check_key(from_base64url(name, "key"), asker.identity)
+            key = from_base64url(name, "key")
             at = parse_version(version, "at") if asks else None
         except ProtocolError:
             return False
         if form is None:
             return False
         accept = accepted_form(head.headers.get("accept", ""), form)
-        request = LanedRequest(self._services, connection, _ENTRY, asker.identity, accept, None)
-        request.in_turn(asker.credential, partial(self._read, request, key, at))
+        request = LanedRequest(self._services, connection, _ENTRY, asker, accept, None)
+        request.begin(partial(self._read, request, key, at))
         return True
 
     def _read(self, request: LanedRequest, key: bytes, at: int | None) -> None:
-        if at is not None:
-            self._begin_looking(request, key, at)
-            return
         found = partial(self._found, request, key)
         try:
+            check_key(key, request.identity)
+            if at is not None:
+                self._begin_looking(request, key, at)
+                return
             self._services.reader.begin_entry(request.identity.log_id, key, found)
         except Exception as error:
             request.refuse(error)

@@ -1,9 +1,9 @@
 """Commits past the routes: from aiohttp's parser to the store and back, without a task.
 
-Takes what is plain: a whole commit with usual headers, of an API key and to a log that are known.
-All else takes the routes. Both judge by the same functions (`auth`, `bodies`, `committing`), so
-it makes no difference but the time: aiohttp's tasks, routing, requests and answers cost more than
-all that is ours.
+Takes what is plain: a whole commit with usual headers, of an API key that is known. All else takes
+the routes. Both judge by the same functions (`auth`, `bodies`, `committing`), so it makes no
+difference but the time: aiohttp's tasks, routing, requests and answers cost more than all that is
+ours.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from indelible_server.api.heads import RequestHead
 from indelible_server.api.laned import (
     FORMS,
     ID_CHARS,
+    Asker,
     LanedRequest,
     answer_bytes,
     asker_of,
@@ -31,7 +32,7 @@ from indelible_server.api.laned import (
 from indelible_server.api.messages import accepted_form, problem_parts
 from indelible_server.api.request_ids import new_request_id
 from indelible_server.api.services import Services
-from indelible_server.store.admission import LogIdentity, admit_sealed
+from indelible_server.store.admission import admit_sealed
 from indelible_server.store.committing import Outcome
 
 _COMMIT = ("POST", paths.COMMITS)
@@ -64,8 +65,8 @@ class CommitLane:
         form = FORMS.get(head.headers.get("content-type", ""))
         if asker is None or form is None:
             return False
-        request = _Request(self._services, connection, asker.identity, form, body, head)
-        request.in_turn(asker.credential, partial(self._commit, request))
+        request = _Request(self._services, connection, asker, form, body, head)
+        request.begin(partial(self._commit, request))
         return True
 
     def _has_room(self, head: RequestHead) -> bool:
@@ -86,14 +87,16 @@ class CommitLane:
 
     def _commit(self, request: "_Request") -> None:
         try:
-            self._services.committer.check(request.identity.tenant)  # before it costs much
-            admitted = admit(request.identity, request.form, request.data, request.key)
+            self._services.committer.check(request.tenant)  # before it costs much
+            identity = request.identity
+            key = request.key if identity.kind is LogKind.OPAQUE else None
+            admitted = admit(identity, request.form, request.data, key)
             if isinstance(admitted, SignedCommit):
                 task = asyncio.ensure_future(self._commit_control(request, admitted))
                 self._control.add(task)
                 task.add_done_callback(self._control.discard)
                 return
-            self._services.committer.begin(request.identity, admitted, request.settle)
+            self._services.committer.begin(identity, admitted, request.settle)
         except Exception as error:
             request.refuse(error)
 
@@ -116,16 +119,16 @@ class _Request(LanedRequest):
         self,
         services: Services,
         connection: LanedConnection,
-        identity: LogIdentity,
+        asker: Asker,
         form: Form,
         body: Body,
         head: RequestHead,
     ) -> None:
         accept = accepted_form(head.headers.get("accept", ""), form)
         self.data = body.read_nowait()
-        super().__init__(services, connection, _COMMIT, identity, accept, len(self.data))
+        super().__init__(services, connection, _COMMIT, asker, accept, len(self.data))
         self.form = form
-        self.key = head.headers.get("idempotency-key") if identity.kind is LogKind.OPAQUE else None
+        self.key = head.headers.get("idempotency-key")
 
     def settle(self, outcome: Outcome) -> None:
         try:

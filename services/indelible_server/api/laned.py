@@ -14,17 +14,18 @@ import structlog
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 from indelible_protocol.errors import ErrorCode, ProtocolError
-from indelible_protocol.ids import parse_log_id
+from indelible_protocol.ids import LogId, parse_log_id
 from indelible_protocol.messages import Form
 
 from indelible_server.api.connections import Body, Lane, LanedConnection
 from indelible_server.api.heads import RequestHead
 from indelible_server.api.messages import explained, problem_parts
 from indelible_server.api.request_ids import new_request_id
-from indelible_server.api.requests import DEFAULT_DATABASE
+from indelible_server.api.requests import DEFAULT_DATABASE, is_database
 from indelible_server.api.services import Services
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.errors import Refusal
+from indelible_server.store.logs import nonexistent
 from indelible_server.store.tenants import Credential
 from indelible_server.telemetry import AnsweredRequest, log_request
 
@@ -52,10 +53,11 @@ class Lanes:
 
 
 class Asker(NamedTuple):
-    """Who asks, about which log."""
+    """Who asks, about which log in which database."""
 
     credential: Credential
-    identity: LogIdentity
+    database: str
+    log_id: LogId
 
 
 def credential_of(services: Services, head: RequestHead) -> Credential | None:
@@ -65,34 +67,36 @@ def credential_of(services: Services, head: RequestHead) -> Credential | None:
 
 
 def asker_of(services: Services, head: RequestHead, log_id: str) -> Asker | None:
-    """None if the routes have to look for the key, or for the log."""
+    """None if the routes have to look for the key, or to say what is wrong with the rest."""
     credential = credential_of(services, head)
-    if credential is None:
+    database = head.headers.get("indelible-database", DEFAULT_DATABASE)
+    if credential is None or not is_database(database):
         return None
     try:
-        identity = services.logs.known(_log_id_of(log_id))
+        return Asker(credential, database, _log_id_of(log_id))
     except ProtocolError:
         return None
-    database = head.headers.get("indelible-database", DEFAULT_DATABASE)
-    if identity is None or identity.tenant != credential.tenant or identity.database != database:
-        return None
-    return Asker(credential, identity)
 
 
 class LanedRequest:
-    """One request under way, and its answer in the form `accept`. `size_bytes` is its body's."""
+    """One request under way, and its answer in the form `accept`. `size_bytes` is its body's.
+
+    `identity` is the log's, from when `begin` goes on.
+    """
 
     __slots__ = (
-        *("_connection", "_id", "_method", "_route", "_size_bytes"),
+        *("_asker", "_connection", "_id", "_method", "_route", "_size_bytes"),
         *("_started", "accept", "identity", "services"),
     )
+
+    identity: LogIdentity
 
     def __init__(
         self,
         services: Services,
         connection: LanedConnection,
         operation: tuple[str, str],
-        identity: LogIdentity,
+        asker: Asker,
         accept: Form,
         size_bytes: int | None,
     ) -> None:
@@ -104,30 +108,47 @@ class LanedRequest:
         self.accept = accept
         self._size_bytes = size_bytes
         self.services = services
-        self.identity = identity
+        self._asker = asker
+
+    @property
+    def tenant(self) -> str:
+        return self._asker.credential.tenant
 
     @property
     def is_gone(self) -> bool:
         return self._connection.transport is None
 
-    def in_turn(self, credential: Credential, begin: Callable[[], None]) -> None:
-        """Calls `begin` when it is the tenant's turn, unless the client has left by then."""
+    def begin(self, go_on: Callable[[], None]) -> None:
+        """Calls `go_on` when it is the tenant's turn and the log is known, unless the client has
+        left by then."""
         try:
-            turn = self.services.authenticator.admit(credential)
+            turn = self.services.authenticator.admit(self._asker.credential)
         except Refusal as refusal:
             self.refuse(refusal)
             return
 
-        def go(_turn: object = None) -> None:
+        def identified(found: LogIdentity | Refusal) -> None:
             if self.is_gone:
                 self.observe(499, None)
+            elif isinstance(found, Refusal):
+                self.refuse(found)
+            elif (found.tenant, found.database) != (self.tenant, self._asker.database):
+                self.refuse(nonexistent())
             else:
-                begin()
+                self.identity = found
+                go_on()
+
+        def in_turn(_turn: object = None) -> None:
+            known = self.services.logs.known(self._asker.log_id)
+            if known is None:
+                self.services.logs.begin_identify(self._asker.log_id, identified)
+            else:
+                identified(known)
 
         if turn is None:
-            go()
+            in_turn()
         else:
-            turn.add_done_callback(go)
+            turn.add_done_callback(in_turn)
 
     def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         """`body` is in the form that was asked for."""
@@ -165,7 +186,7 @@ class LanedRequest:
                 route=self._route,
                 status=status,
                 code=code.name if code is not None else None,
-                tenant=self.identity.tenant,
+                tenant=self.tenant,
                 took_ms=round(seconds * 1_000, 2),
                 waited=False,
                 size_bytes=self._size_bytes,

@@ -48,9 +48,13 @@ async def scope_of(request: web.Request) -> Scope:
     database = header(request, "Indelible-Database")
     if database is None:
         database = DEFAULT_DATABASE
-    elif not _DATABASE.fullmatch(database):
+    elif not is_database(database):
         raise ProtocolError("Indelible-Database: 1 to 64 of A-Z a-z 0-9 _ - expected")
     return Scope(tenant=tenant, database=database)
+
+
+def is_database(name: str) -> bool:
+    return name == DEFAULT_DATABASE or _DATABASE.fullmatch(name) is not None
 
 
 async def log_of(request: web.Request) -> LogIdentity:

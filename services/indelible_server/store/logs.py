@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from indelible_protocol import limits
 from indelible_protocol.commands import LogKind
@@ -24,7 +25,9 @@ from indelible_server.store.admission import (
     found_opaque,
     found_sealed,
 )
-from indelible_server.store.connection import store_answer, write_outcome
+from indelible_server.store.batching import BatchingRedis
+from indelible_server.store.cluster import Cluster
+from indelible_server.store.connection import read_refusal, store_answer, write_outcome
 from indelible_server.store.covering import Covering
 from indelible_server.store.errors import Refusal, stored
 from indelible_server.store.kept import control_commit, control_field
@@ -143,15 +146,39 @@ class Logs:
         identity = self.known(log_id)
         if identity is None:
             async with store_answer():
-                values = await self._redis.execute_command(
-                    "HMGET", keys.of_log(log_id).meta, *_IDENTITY_FIELDS
-                )
-            if values[0] is None:
-                raise nonexistent()
-            identity = self._remember(log_id, values)
+                values = await self._redis.execute_command(*_identity_command(log_id))
+            identity = self._read(log_id, values)
         if identity.tenant != tenant:
             raise nonexistent()
         return identity
+
+    def begin_identify(
+        self, log_id: LogId, deliver: Callable[[LogIdentity | Refusal], None]
+    ) -> None:
+        """What the log is, whose ever, without a task.
+
+        `deliver` gets that, or NONEXISTENT_LOG, or why it cannot be told; it is called once and
+        must not raise.
+        """
+        assert isinstance(self._redis, (BatchingRedis, Cluster))
+
+        def told(reply: Any) -> None:
+            outcome: LogIdentity | Refusal
+            try:
+                if isinstance(reply, Exception):
+                    raise read_refusal(reply)
+                outcome = self._read(log_id, reply)
+            except Refusal as refusal:
+                outcome = refusal
+            deliver(outcome)
+
+        self._redis.begin(_identity_command(log_id), told)
+
+    def _read(self, log_id: LogId, values: list[bytes]) -> LogIdentity:
+        if values[0] is None:
+            raise nonexistent()
+        with stored():
+            return self._remember(log_id, values)
 
     async def identify_many(
         self, tenant: str, log_ids: Sequence[LogId]
@@ -508,6 +535,10 @@ def _first_fields(
         "genesis_signature": genesis.signature,
         "genesis_body": genesis.body,
     }
+
+
+def _identity_command(log_id: LogId) -> tuple[str, ...]:
+    return ("HMGET", keys.of_log(log_id).meta, *_IDENTITY_FIELDS)
 
 
 def _identity(log_id: LogId, values: list[bytes]) -> LogIdentity:
