@@ -37,14 +37,18 @@ PATIENCE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Following:
-    """`versions` are those that the logs are at. `pause_seconds` is how long a writer thinks
-    between its writes, in which its followers ask again."""
+    """The writer writes to `port`, the followers ask at `wait_port`, of the processes `pids`.
+
+    `versions` are those that the logs are at. `pause_seconds` is how long a writer thinks between
+    its writes, in which its followers ask again.
+    """
 
     port: int
+    wait_port: int
     apikey: str
     logs: Sequence[LogId]
     versions: Sequence[int]
-    pid: int
+    pids: Sequence[int]
     seconds: float
     max_wakes: int
     pause_seconds: float = 0.0
@@ -78,7 +82,7 @@ async def follow(plan: Following) -> Wakes:
         CheckFailed: an acknowledgement or a diff that is not the write's.
     """
     writer = await asking(plan.port)
-    followers = [await asking(plan.port) for _ in plan.logs]
+    followers = [await asking(plan.wait_port) for _ in plan.logs]
     versions = list(plan.versions)
     waits = [
         asyncio.ensure_future(_wait(follower, log, version, plan.apikey))
@@ -89,7 +93,7 @@ async def follow(plan: Following) -> Wakes:
     gc.disable()
     try:
         await _settle(plan)
-        before = cpu_seconds(plan.pid)
+        before = sum(map(cpu_seconds, plan.pids))
         ends = time.perf_counter() + plan.seconds
         while time.perf_counter() < ends and len(took) < plan.max_wakes:
             at = len(took) % len(plan.logs)
@@ -111,7 +115,7 @@ async def follow(plan: Following) -> Wakes:
                 _wait(followers[at], plan.logs[at], versions[at], plan.apikey)
             )
             await asyncio.sleep(plan.pause_seconds)
-        spent = cpu_seconds(plan.pid) - before
+        spent = sum(map(cpu_seconds, plan.pids)) - before
     finally:
         gc.enable()
         for connection in (writer, *followers):
@@ -128,7 +132,7 @@ async def follow_at_once(plan: Following) -> Wakes:
     Raises:
         CheckFailed: as `follow`.
     """
-    writer, follower = await asking(plan.port), await asking(plan.port)
+    writer, follower = await asking(plan.port), await asking(plan.wait_port)
     versions = dict(zip(plan.logs, plan.versions, strict=True))
     took: list[float] = []
 
@@ -142,7 +146,7 @@ async def follow_at_once(plan: Following) -> Wakes:
     gc.collect()
     gc.disable()
     try:
-        before = cpu_seconds(plan.pid)
+        before = sum(map(cpu_seconds, plan.pids))
         ends = time.perf_counter() + plan.seconds
         known: list[LogId] = []
         while time.perf_counter() < ends and len(took) < plan.max_wakes:
@@ -163,7 +167,7 @@ async def follow_at_once(plan: Following) -> Wakes:
             check(told == [(log, versions[log])], f"{len(told)} logs moved, one expected")
             _check_added(moved["moved"][0]["diff"], versions[log], key, value)
             known, watch = [log], moved["watch"]
-        spent = cpu_seconds(plan.pid) - before
+        spent = sum(map(cpu_seconds, plan.pids)) - before
     finally:
         gc.enable()
         writer.close()
@@ -173,7 +177,7 @@ async def follow_at_once(plan: Following) -> Wakes:
 
 async def _settle(plan: Following) -> None:
     """Until every follower's request has been read: one more that is answered comes after."""
-    last = await asking(plan.port)
+    last = await asking(plan.wait_port)
     for _ in range(2):
         await last.ask(request("GET", paths.of_log(paths.LOG, plan.logs[0]), apikey=plan.apikey))
     last.close()

@@ -108,10 +108,11 @@ async def _committing(stand: Stage, scale: Scale, logs: Sequence[LogId]) -> None
 async def _waking(stand: Stage, scale: Scale, logs: Sequence[LogId]) -> None:
     plan = Following(
         port=stand.port,
+        wait_port=stand.port,
         apikey=stand.apikey,
         logs=logs,
         versions=[0] * len(logs),
-        pid=stand.api.pid,
+        pids=[stand.api.pid],
         seconds=scale.seconds,
         max_wakes=100_000,
     )

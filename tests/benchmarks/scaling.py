@@ -145,10 +145,11 @@ async def _wake(scale: Scale, stand: Stage, logs: Sequence[LogId], number: int) 
         following.follow,
         Following(
             port=stand.port,
+            wait_port=stand.port,
             apikey=stand.apikey,
             logs=logs,
             versions=before,
-            pid=stand.api.pid,
+            pids=[stand.api.pid],
             seconds=scale.shorter(WAKE_SECONDS).seconds,
             max_wakes=scale.of(1_000, 100),
         ),

@@ -13,9 +13,10 @@ from tests.benchmarks import crowds, following
 from tests.benchmarks.crowds import AT_METRICS, AT_PARKED, Crowd, CrowdWrites, Look, Woken, Write
 from tests.benchmarks.figures import Row, at_most, check
 from tests.benchmarks.following import Following, FollowingStream, Wakes, check_diff
-from tests.benchmarks.stage import Scale, Stage, stage
+from tests.benchmarks.stage import Scale, Stage, port_of, stage
 from tests.benchmarks.wire import asking, commit_request, opaque_body, request, wait_request
 from tests.benchmarks.workers import Worker
+from tests.support.service import Service
 
 ALONE = 50
 PAUSE_SECONDS = 0.01
@@ -23,9 +24,11 @@ MAX_WAKES = 400
 
 
 async def one(scale: Scale) -> list[Row]:
-    async with stage() as stand:
+    """The writer and the waiter at two API processes, and at the same one."""
+    async with stage(processes=2) as stand:
         engine = stand.engine
         (log_id,) = await stand.make_opaque_logs(1, "g4")
+        elsewhere = stand.deployment.services[1]
 
         async def floor(number: int) -> Wakes:
             wakes: Wakes = await stand.worker.run(
@@ -41,49 +44,63 @@ async def one(scale: Scale) -> list[Row]:
             )
             return wakes
 
-        async def ours(number: int) -> Wakes:
+        async def at_two(number: int) -> Wakes:
+            return await wake_one(scale, stand, log_id, waiter_at=elsewhere)
+
+        async def at_one(number: int) -> Wakes:
             return await wake_one(scale, stand, log_id)
 
-        pairs = await scale.in_turns("G4", floor, ours)
-    mine = [wakes for _, wakes in pairs]
+        floors, two, same = await scale.in_rounds("G4", [floor, at_two, at_one])
+    return [
+        *_lone_rows("one waiter at another process", floors, two),
+        *_lone_rows("one waiter at the same process", floors, same),
+    ]
+
+
+def _lone_rows(who: str, floors: Sequence[Wakes], ours: Sequence[Wakes]) -> list[Row]:
     return [
         Row(
             goal_id="G4",
-            what="wake of one waiter: write sent to diff received, p50",
+            what=f"wake of {who}: write sent to diff received, p50",
             unit="ms",
             floor_name="XADD and XREAD BLOCK",
-            floor=[wakes.p50_ms for wakes, _ in pairs],
-            ours=[wakes.p50_ms for wakes in mine],
+            floor=[wakes.p50_ms for wakes in floors],
+            ours=[wakes.p50_ms for wakes in ours],
             goal=at_most(4),
             beside={
-                "server_cpu_us": median(wakes.cpu_us for wakes in mine),
-                "floor_cpu_us": median(wakes.cpu_us for wakes, _ in pairs),
+                "server_cpu_us": median(wakes.cpu_us for wakes in ours),
+                "floor_cpu_us": median(wakes.cpu_us for wakes in floors),
             },
         ),
         Row(
             goal_id="G4",
-            what="wake of one waiter: p99",
+            what=f"wake of {who}: p99",
             unit="ms",
             floor_name="its own p50",
-            floor=[wakes.p50_ms for wakes in mine],
-            ours=[wakes.p99_ms for wakes in mine],
+            floor=[wakes.p50_ms for wakes in ours],
+            ours=[wakes.p99_ms for wakes in ours],
             goal=at_most(3),
-            beside={"floor_p99_ms": median(wakes.p99_ms for wakes, _ in pairs)},
+            beside={"floor_p99_ms": median(wakes.p99_ms for wakes in floors)},
         ),
     ]
 
 
-async def wake_one(scale: Scale, stand: Stage, log_id: LogId) -> Wakes:
-    """One follower of one log, again and again; checked."""
+async def wake_one(
+    scale: Scale, stand: Stage, log_id: LogId, waiter_at: Service | None = None
+) -> Wakes:
+    """One follower of one log, again and again; checked. It asks at the stage's `api`, unless
+    another is given."""
+    at = waiter_at or stand.api
     (before,) = await stand.versions_stored([log_id])
     wakes: Wakes = await stand.worker.run(
         following.follow,
         Following(
             port=stand.port,
+            wait_port=port_of(at),
             apikey=stand.apikey,
             logs=[log_id],
             versions=[before],
-            pid=stand.api.pid,
+            pids=sorted({stand.api.pid, at.pid}),
             seconds=scale.seconds,
             max_wakes=MAX_WAKES,
             pause_seconds=PAUSE_SECONDS,
@@ -104,10 +121,11 @@ async def one_of_many(scale: Scale) -> list[Row]:
                 function,
                 Following(
                     port=stand.port,
+                    wait_port=stand.port,
                     apikey=stand.apikey,
                     logs=followed,
                     versions=await stand.versions_stored(followed),
-                    pid=stand.api.pid,
+                    pids=[stand.api.pid],
                     seconds=scale.seconds,
                     max_wakes=MAX_WAKES,
                     pause_seconds=PAUSE_SECONDS,

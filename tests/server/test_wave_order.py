@@ -44,7 +44,7 @@ class Moving:
         if answered:
             for one in crowd:
                 one.take()
-        self.waves.begin(log_id, [set(crowd)])
+        self.waves.begin(log_id, [set(crowd)], 1, b"")
         for _ in range(20):
             await asyncio.sleep(0)
         return crowd

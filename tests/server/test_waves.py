@@ -19,6 +19,7 @@ import pytest
 
 from tests.process.test_waiting import until_waiting
 from tests.server.test_service import make_log, session, upsert
+from tests.support.polling import until
 from tests.support.service import Service, StartService, make_tenant, store_of
 
 ANSWER_SECONDS = 10.0
@@ -288,7 +289,7 @@ async def test_each_request_of_a_wave_has_its_line_in_the_log(
     def told() -> list[dict[str, Any]]:
         return [line for line in service.events() if line.get("request_id") in ids]
 
-    assert len(told()) == 40
+    await until(lambda: len(told()) == 40)
     assert {(line["status"], line["waited"], line["code"]) for line in told()} == {
         (200, True, None)
     }

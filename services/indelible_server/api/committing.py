@@ -156,7 +156,7 @@ class Committer:
         self._shedding.ended(time.monotonic() - began_at)
         if isinstance(outcome, Acknowledged):
             if outcome.changed:
-                self._wakeups.hint(identity.log_id, outcome.version)
+                self._wakeups.committed(identity.log_id, outcome.version)
                 self._quotas.add(identity.tenant, admitted.commit.size_bytes)
             self._commits.reach("before_answer")
         settle(outcome)

@@ -55,23 +55,37 @@ class Pages:
         form: Form,
         changes: Sequence[ChangedEntry] | None = None,
     ) -> Page:
-        """In `form`, from the cache or made now; of `changes`, in order `command`, where all of
-        the diff's have been read already.
+        """In `form`, from the cache or made now; of `changes` as `whole`, if they are all there.
 
         Raises:
             Refusal: NONEXISTENT_VERSION, FORGOTTEN_VERSION, LOG_REPLACED.
         """
         check_version(wanted.from_version, head, "from")
         check_version(wanted.to_version, head, "to")
-        key = (identity.log_id, head.incarnation, wanted, form)
+        if changes is not None and wanted.start is None and len(changes) <= wanted.limit:
+            return self.whole(identity, head, wanted, form, changes)
 
         async def make() -> Page:
-            if changes is not None and wanted.start is None and len(changes) <= wanted.limit:
-                return Page(messages.encode(_whole(wanted, changes), form), None)
             diff, rest = await self.diff(identity, head, wanted)
             return Page(messages.encode(diff, form), rest)
 
-        return await self._made.get(key, make)
+        return await self._made.get(_key(identity, head, wanted, form), make)
+
+    def whole(
+        self,
+        identity: LogIdentity,
+        head: Head,
+        wanted: Wanted,
+        form: Form,
+        changes: Sequence[ChangedEntry],
+    ) -> Page:
+        """Of `changes`, in order `command`: all of the diff's, and no more than are wanted."""
+        key = _key(identity, head, wanted, form)
+        page = self._made.known(key)
+        if page is None:
+            page = Page(messages.encode(_whole(wanted, changes), form), None)
+            self._made.put(key, page)
+        return page
 
     async def diff(
         self, identity: LogIdentity, head: Head, wanted: Wanted
@@ -115,6 +129,10 @@ class Pages:
             return None
         span = (wanted.from_version, wanted.to_version, wanted.order)
         return self._cursors.seal("diff", [identity.log_id, identity.incarnation, *span, *rest])
+
+
+def _key(identity: LogIdentity, head: Head, wanted: Wanted, form: Form) -> Hashable:
+    return identity.log_id, head.incarnation, wanted, form
 
 
 def _whole(wanted: Wanted, changes: Sequence[ChangedEntry]) -> messages.Diff:

@@ -130,6 +130,7 @@ def make_services(
         SharedReads(reader.current_versions, reader.part_of).read,
         recheck_seconds=settings.recheck_seconds,
         answer_together=waves.begin,
+        has_news=not covering.is_needed,
     )
     metrics.waiters.set_function(lambda: wakeups.waiter_count)
     tickets = Tickets()

@@ -11,24 +11,26 @@ Whatever is unusual about a request, a connection or an answer is left to its ha
 
 import asyncio
 from collections.abc import Sequence
-from email.utils import formatdate
 from functools import lru_cache
 from typing import NamedTuple
 
 import structlog
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 from indelible_protocol.diff import Order
 from indelible_protocol.ids import LogId
 from indelible_protocol.messages import Form
 
 from indelible_server.api.diff_headers import page_headers
-from indelible_server.api.pages import Pages, Wanted
+from indelible_server.api.pages import Page, Pages, Wanted
 from indelible_server.api.request_ids import ID, REQUEST_ID
 from indelible_server.store.admission import LogIdentity
+from indelible_server.store.entries import ChangedEntry
 from indelible_server.store.errors import Refusal
-from indelible_server.store.recent import Asked, Recent
+from indelible_server.store.reading import Head
+from indelible_server.store.recent import Asked, Recent, told
 from indelible_server.store.shared_reads import SharedReads
 from indelible_server.store.waiters import Waiter
 
@@ -116,19 +118,62 @@ class Waves:
         self._running: set[asyncio.Task[None]] = set()
         self._unwritten: set[asyncio.Future[None]] = set()
 
-    def begin(self, log_id: LogId, crowds: Sequence[set[Waiter]]) -> None:
-        """Each of `crowds` asks the same after the same version; all are told, whatever happens."""
+    def begin(
+        self, log_id: LogId, crowds: Sequence[set[Waiter]], version: int, news: bytes
+    ) -> None:
+        """Each of `crowds` asks the same after the same version; all are told, whatever happens.
+
+        Where `news` tells them all of `version`, the store is not asked.
+        """
         lists = [[one for one in crowd if isinstance(one, Parked)] for crowd in crowds]
-        task = asyncio.ensure_future(self._run(log_id, [crowd for crowd in lists if crowd]))
+        lists = [crowd for crowd in lists if crowd]
+        recent = self._told(log_id, lists, version, news)
+        if recent is not None and recent.changes is not None and _is_small(lists, recent.changes):
+            self._answer_now(log_id, lists, recent.head, recent.changes)
+            return
+        task = asyncio.ensure_future(self._run(log_id, lists, recent))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _run(self, log_id: LogId, crowds: Sequence[list[Parked]]) -> None:
+    def _told(
+        self, log_id: LogId, crowds: Sequence[list[Parked]], version: int, news: bytes
+    ) -> Recent | None:
+        if not news or any(crowd[0].version != version - 1 for crowd in crowds):
+            return None
+        try:
+            return told(version, news)
+        except Exception:
+            log.exception("wave.failed", log_id=log_id.hex(), waiters=sum(map(len, crowds)))
+            return None
+
+    def _answer_now(
+        self,
+        log_id: LogId,
+        crowds: Sequence[list[Parked]],
+        head: Head,
+        changes: Sequence[ChangedEntry],
+    ) -> None:
+        try:
+            for crowd in crowds:
+                asked = question, wanted = _asked(crowd[0], head)
+                page = self._pages.whole(crowd[0].identity, head, wanted, question.form, changes)
+                answer = self._answer(crowd[0], head, asked, page)
+                if answer is not None:
+                    _write_some(crowd, answer)
+        except Exception:
+            log.exception("wave.failed", log_id=log_id.hex(), waiters=sum(map(len, crowds)))
+        finally:
+            for crowd in crowds:
+                _finish_some(crowd)
+
+    async def _run(
+        self, log_id: LogId, crowds: Sequence[list[Parked]], recent: Recent | None
+    ) -> None:
         everybody = [parked for crowd in crowds for parked in crowd]
         written = asyncio.get_running_loop().create_future()
         self._unwritten.add(written)
         try:
-            answers = await asyncio.gather(*(self._answer_to(crowd[0]) for crowd in crowds))
+            answers = await asyncio.gather(*(self._answer_to(crowd[0], recent) for crowd in crowds))
             for crowd, answer in zip(crowds, answers, strict=True):
                 if answer is not None:
                     await _write(crowd, answer)
@@ -145,28 +190,28 @@ class Waves:
                 await asyncio.wait(set(self._unwritten), timeout=_OTHERS_FIRST_SECONDS)
             await _finish(answered)
 
-    async def _answer_to(self, parked: Parked) -> _Answer | None:
-        """By a read that begins now; None if there is nothing new, or too much of it."""
-        question = parked.question
-        assert isinstance(question, Question)
-        [recent] = await self._recent.read([Asked(parked.log_id, parked.version)])
+    async def _answer_to(self, parked: Parked, recent: Recent | None) -> _Answer | None:
+        """By a read that begins now, unless `recent` tells it; None if there is nothing new."""
+        if recent is None:
+            [recent] = await self._recent.read([Asked(parked.log_id, parked.version)])
         if recent is None or recent.changes is None:
             return None
-        wanted = Wanted(
-            from_version=parked.version,
-            to_version=recent.head.version,
-            order=question.order,
-            start=None,
-            limit=question.limit,
-        )
+        asked = question, wanted = _asked(parked, recent.head)
         page = await self._pages.page(
             parked.identity, recent.head, wanted, question.form, recent.changes
         )
+        return self._answer(parked, recent.head, asked, page)
+
+    def _answer(
+        self, parked: Parked, head: Head, asked: tuple[Question, Wanted], page: Page
+    ) -> _Answer | None:
+        """None if it is too much."""
         if len(page.body) > MAX_BODY_BYTES:
             return None
+        question, wanted = asked
         headers = page_headers(
             parked.identity,
-            recent.head,
+            head,
             wanted,
             question.form,
             question.interval,
@@ -175,7 +220,7 @@ class Waves:
         )
         headers["Content-Type"] = question.form.value
         headers["Content-Length"] = str(len(page.body))
-        headers["Date"] = formatdate(usegmt=True)
+        headers["Date"] = rfc822_formatted_time()
         headers["Server"] = SERVER_SOFTWARE
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return _Answer(
@@ -183,29 +228,57 @@ class Waves:
         )
 
 
+def _asked(parked: Parked, head: Head) -> tuple[Question, Wanted]:
+    question = parked.question
+    assert isinstance(question, Question)
+    return question, Wanted(
+        from_version=parked.version,
+        to_version=head.version,
+        order=question.order,
+        start=None,
+        limit=question.limit,
+    )
+
+
+def _is_small(crowds: Sequence[list[Parked]], changes: Sequence[ChangedEntry]) -> bool:
+    """Whether all can be answered at once, each by one page."""
+    limits = [
+        crowd[0].question.limit for crowd in crowds if isinstance(crowd[0].question, Question)
+    ]
+    return sum(map(len, crowds)) <= _FIRST_SLICE and len(changes) <= min(limits)
+
+
 async def _write(crowd: Sequence[Parked], answer: _Answer) -> None:
-    before, after = answer
     at, size = 0, _FIRST_SLICE
     while at < len(crowd):
-        for parked in crowd[at : at + size]:
-            transport = parked.transport
-            if transport is not None and parked.is_asleep and _takes_bytes(transport):
-                transport.write(before + parked.request_id.encode() + after)
-                parked.take()
+        _write_some(crowd[at : at + size], answer)
         at, size = at + size, min(2 * size, _WRITTEN_AT_ONCE)
         if at < len(crowd):
             await asyncio.sleep(0)
+
+
+def _write_some(crowd: Sequence[Parked], answer: _Answer) -> None:
+    before, after = answer
+    for parked in crowd:
+        transport = parked.transport
+        if transport is not None and parked.is_asleep and _takes_bytes(transport):
+            transport.write(before + parked.request_id.encode() + after)
+            parked.take()
 
 
 async def _finish(everybody: Sequence[Parked]) -> None:
     for at in range(0, len(everybody), _FINISHED_AT_ONCE):
         if at:
             await asyncio.sleep(0)
-        for parked in everybody[at : at + _FINISHED_AT_ONCE]:
-            if parked.is_taken:
-                parked.finish()
-            else:
-                parked.wake("moved")
+        _finish_some(everybody[at : at + _FINISHED_AT_ONCE])
+
+
+def _finish_some(some: Sequence[Parked]) -> None:
+    for parked in some:
+        if parked.is_taken:
+            parked.finish()
+        else:
+            parked.wake("moved")
 
 
 def _is_usual(request: web.Request) -> bool:

@@ -28,10 +28,9 @@ class WeighedCache(Generic[K, V]):
 
         A caller that is cancelled does not cancel the making for the others.
         """
-        entry = self._entries.get(key)
+        entry = self.known(key)
         if entry is not None:
-            self._entries.move_to_end(key)
-            return entry[0]
+            return entry
         task = self._making.get(key)
         if task is None:
             task = asyncio.ensure_future(self._make(key, make))
@@ -39,8 +38,17 @@ class WeighedCache(Generic[K, V]):
             task.add_done_callback(lambda done: self._made(key, done))
         return await asyncio.shield(task)
 
-    async def _make(self, key: K, make: Callable[[], Awaitable[V]]) -> V:
-        value = await make()
+    def known(self, key: K) -> V | None:
+        """The entry, if it is there."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
+
+    def put(self, key: K, value: V) -> V:
+        if key in self._entries:
+            return value
         weight = self._weigh(value)
         if weight <= self._budget:
             self._entries[key] = (value, weight)
@@ -49,6 +57,9 @@ class WeighedCache(Generic[K, V]):
                 _, (_, gone) = self._entries.popitem(last=False)
                 self._weight -= gone
         return value
+
+    async def _make(self, key: K, make: Callable[[], Awaitable[V]]) -> V:
+        return self.put(key, await make())
 
     def _made(self, key: K, task: "asyncio.Task[V]") -> None:
         self._making.pop(key, None)

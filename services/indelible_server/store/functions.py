@@ -38,7 +38,7 @@ LOAD_PAUSE_SECONDS = 0.5
 
 LIBRARY_VERSION = 1
 LIBRARY = f"indelible_{LIBRARY_VERSION}"
-_SHARED = ("log", "answers", "webhook", "archived")
+_SHARED = ("log", "answers", "news", "webhook", "archived")
 _VERBS = (
     "commit",
     "recall",

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
+import msgpack
 from indelible_protocol.commands import decode_at
 from indelible_protocol.diff import Fold, decode_effects
 from indelible_protocol.ids import LogId
@@ -71,6 +72,19 @@ async def read(redis: Redis, covering: Covering, asked: Asked) -> Recent | None:
     rows, removed = cast("list[list[int | bytes]]", rest[4:])
     with stored():
         return Recent(head, _net(rows, removed))
+
+
+def told(version: int, news: bytes) -> Recent:
+    """Of a hint: the head `version`, and the changes from the version before it.
+
+    Raises:
+        DamagedError: it does not decode.
+    """
+    with stored():
+        incarnation, first_version, body, effects, removed = msgpack.unpackb(news, raw=True)
+        return Recent(
+            Head(version, incarnation, first_version), _net([version, body, effects], removed)
+        )
 
 
 def _net(rows: list[int | bytes], removed: list[int | bytes]) -> tuple[ChangedEntry, ...]:

@@ -28,14 +28,16 @@ from indelible_server.store.pulse import Pulse
 from indelible_server.store.waiters import UNTOLD, Outcome, Waiter, Watch, Watched
 
 ReadVersions = Callable[[Sequence[Watched]], Awaitable[list[int | None]]]
-# Takes over those of a log who have fallen behind, one set for each version and question.
-AnswerTogether = Callable[[LogId, Sequence[set[Waiter]]], None]
+# Takes over those of a log who have fallen behind, one set for each version and question; with the
+# version that they are told of and its news, which may be empty.
+AnswerTogether = Callable[[LogId, Sequence[set[Waiter]], int, bytes], None]
 
 _log = structlog.get_logger(__name__)
 _BEYOND_ALL = 2**64
 _SUBSCRIBE_SECONDS = 1.0
 _BACKOFF_SECONDS = (0.05, 2.0)
 _SILENT_RECHECKS = 3
+_ON_ITS_WAY_SECONDS = 0.02
 
 
 class _Channel:
@@ -91,11 +93,14 @@ class Wakeups:
         *,
         recheck_seconds: float,
         answer_together: AnswerTogether | None = None,
+        has_news: bool = False,
     ) -> None:
+        """`has_news`: the store's hints bring what `answer_together` would have to read."""
         self._subscriber = subscriber
         self._read_versions = read_versions
         self._recheck_seconds = recheck_seconds
         self._answer_together = answer_together
+        self._has_news = has_news
         self._deadlines = Deadlines()
         self._channels: dict[Watched, _Channel] = {}
         self._names: dict[bytes, Watched] = {}
@@ -219,7 +224,20 @@ class Wakeups:
         for watched in list(watch.known):
             self.forget(watch, watched)
 
-    def hint(self, watched: Watched, version: int) -> int:
+    def committed(self, log_id: LogId, version: int) -> None:
+        """This process has committed it. As `hint`, but after the store's own hint where that is on
+        its way and brings news."""
+        channel = self._channels.get(log_id)
+        if channel is None:
+            return
+        if self._has_news and channel.crowds and channel.listening is not None:
+            channel.latest = max(channel.latest, version)
+            loop = asyncio.get_running_loop()
+            loop.call_later(_ON_ITS_WAY_SECONDS, self.hint, log_id, version)
+        else:
+            self.hint(log_id, version)
+
+    def hint(self, watched: Watched, version: int, news: bytes = b"") -> int:
         """Wakes those whose known version is below `version`; how many."""
         channel = self._channels.get(watched)
         if channel is None:
@@ -231,10 +249,10 @@ class Wakeups:
                 woken += watched not in watch.behind
                 watch.move(watched, version)
         if channel.crowds and not isinstance(watched, Group):
-            woken += self._move_crowds(watched, channel, version)
+            woken += self._move_crowds(watched, channel, version, news)
         return woken
 
-    def _move_crowds(self, log_id: LogId, channel: _Channel, version: int) -> int:
+    def _move_crowds(self, log_id: LogId, channel: _Channel, version: int, news: bytes) -> int:
         together, count = [], 0
         for known, question in [key for key in channel.crowds if key[0] < version]:
             crowd = channel.crowds.pop((known, question))
@@ -245,7 +263,7 @@ class Wakeups:
             for waiter in crowd:
                 waiter.wake("moved")
         if together and self._answer_together is not None:
-            self._answer_together(log_id, together)
+            self._answer_together(log_id, together, version, news)
         return count
 
     def drain(self) -> None:
@@ -343,7 +361,8 @@ class Wakeups:
             self._unsure.add(watched)
             self._interrupted.add(watched)
         elif word == b"smessage":
-            self.hint(watched, int(data) if data.isdigit() else _BEYOND_ALL)
+            digits, _, news = data.partition(b" ")
+            self.hint(watched, int(digits) if digits.isdigit() else _BEYOND_ALL, news)
 
     async def _keep_rechecking(self) -> None:
         while True:

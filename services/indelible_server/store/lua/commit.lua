@@ -29,6 +29,7 @@ local SLICE = 1000
 local NOTHING, ADDS, REMOVES, REPLACES = '\0', '\1', '\2', '\3'
 -- An index entry: u64 version ‖ u32 index ‖ u32 offset ‖ entry_hash[32] ‖ value_id[32].
 local PLACE_BYTES, ENTRY_BYTES = 48, 80
+local NEWS_BYTES = 16384
 local ID_IN_ENTRY, ID_IN_VALUE, VALUE_BYTES = PLACE_BYTES + 1, PLACE_BYTES - 7, ENTRY_BYTES - 8
 
 -- Whether the value id at `at` in `held` is that of `value` or one of its alts.
@@ -158,6 +159,21 @@ local function told(meta, log, safe, reply)
   return reply
 end
 
+-- What is published of a version: its number and, where somebody listens and it is small, all that
+-- the diff to it from the one before needs. Who waits for replicas is told that by no hint: another
+-- primary may come to have another version of that number. May fail, on a log that is damaged.
+local function hint(keys, digits, body, effects, safe)
+  local room = NEWS_BYTES - #body - #effects
+  if safe ~= '' or room < 0
+    or redis.call('PUBSUB', 'SHARDNUMSUB', keys.channel)[2] == 0 then return digits end
+  local removed = {}
+  if not add_removed(keys.commits, tonumber(digits) - 1, effects, removed, {}, room) then
+    return digits
+  end
+  local m = redis.call('HMGET', keys.meta, 'incarnation', 'first_version')
+  return digits .. ' ' .. cmsgpack.pack({tonumber(m[1]), tonumber(m[2]), body, effects, removed})
+end
+
 local function commit(k, args)
   local keys, nonce, safe = named(k), args[1], args[20]
   local log = read_log(keys.meta)
@@ -215,6 +231,7 @@ local function commit(k, args)
     redis.call('RPUSH', keys.control, digits)
   end
   remember(sealed, keys, answer_key, seq, commit_hash, version, 1, log.max_lag)
-  redis.call('SPUBLISH', keys.channel, digits)
+  local is_whole, told_of = pcall(hint, keys, digits, args[17], effects, safe)
+  redis.call('SPUBLISH', keys.channel, is_whole and told_of or digits)
   return {nonce, 'committed', version, time_ms}
 end
