@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+
 from indelible_protocol.errors import ProtocolError
 
 Order = Literal["command", "key"]
@@ -110,8 +112,7 @@ class Change(NamedTuple):
     last_index: int
 
 
-@dataclass(slots=True)
-class _Net:
+class _Net(Struct):
     before: Place | None
     after: tuple[int, int, int] | None  # version, index, offset
     last_version: int

@@ -4,12 +4,12 @@ Numbers 1001–1010 are the original protocol's; ours continue from 1011. Number
 reused; new ones go at the end.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+
+class Fault(Struct, frozen=True):
     """What a code means to a caller, whatever the language.
 
     `retryable`: the same request may succeed later. `may_have_applied`: the commit that was

@@ -57,8 +57,7 @@ class Acknowledged(Struct, frozen=True, kw_only=True):
     repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
+class Rejected(Struct, frozen=True, kw_only=True):
     """`index` is the command that failed, None where the header did."""
 
     code: ErrorCode

@@ -135,18 +135,11 @@ def _run_materializer(options: argparse.Namespace) -> int:
 
 
 def _serve(settings: Settings, *, only: "Part | None" = None) -> int:
-    """`serving.serve`, imported in less time than the import alone takes: it is nearly all of a
-    start."""
     with _imports_kept():
         # aiohttp reads the system's certificates when it is imported, and lets others work.
         Thread(target=import_module, args=("aiohttp.web",), daemon=True).start()
-        for name in _BESIDE_AIOHTTP:
-            import_module(name)
         from indelible_server.serving import serve
     return serve(settings, only=only)
-
-
-_BESIDE_AIOHTTP = ("indelible_server.telemetry", "indelible_server.store.tenants")
 
 
 @contextmanager

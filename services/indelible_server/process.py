@@ -18,6 +18,7 @@ import structlog
 Service = Callable[[asyncio.Event], Awaitable[None]]
 Ready = Callable[[], Awaitable[object]]
 
+FINISH_SECONDS = 3.0  # that a service has for what is under way when it ends
 # The longest that a process takes to end whose successor is at work.
 RETIRING_SECONDS = 60.0
 

@@ -1,6 +1,8 @@
 """Runs the service: settings in, exit code out.
 
-Joins an engine (embedded or external), the services, and the process that carries them.
+Joins an engine (embedded or external), the services, and the process that carries them. What the
+services are made of is nearly all of a start: it is imported while the engine starts, and by a
+supervisor never.
 """
 
 import asyncio
@@ -14,15 +16,15 @@ from contextlib import (
     suppress,
 )
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from indelible_server import operations, process
-from indelible_server.api.app import FINISH_SECONDS, run
+from indelible_server import process
 from indelible_server.embedded import EmbeddedEngine, EngineError, running_engine_url
-from indelible_server.materializer import service as materializer_service
+from indelible_server.process import FINISH_SECONDS
 from indelible_server.settings import (
     Settings,
     SettingsError,
@@ -36,13 +38,17 @@ from indelible_server.settings import (
 from indelible_server.store.addresses import check_store
 from indelible_server.store.watched_objects import watched_objects
 from indelible_server.telemetry import Metrics, configure_logging
-from indelible_server.webhooks import service as webhooks_service
 
 ENGINE_STOP_SECONDS = 10.0
 ENGINE_PAUSE_SECONDS = 0.5
 
 Part = Literal["api", "materializer", "webhooks"]
 PARTS: tuple[Part, ...] = ("api", "materializer", "webhooks")
+_MODULES = {
+    "api": "indelible_server.api.app",
+    "materializer": "indelible_server.materializer.service",
+    "webhooks": "indelible_server.webhooks.service",
+}
 
 
 def serve(settings: Settings, *, only: Part | None = None) -> int:
@@ -107,8 +113,10 @@ class _Service:
 
     async def run(self, stop: asyncio.Event) -> None:
         runtime_dir = self.around.runtime_dir
+        importing = asyncio.ensure_future(asyncio.to_thread(self._import_parts))
         try:
             async with _store_url(self.settings, self.parts, runtime_dir, stop) as url:
+                await importing
                 if not url:
                     return
                 found = msgspec.structs.replace(with_archive(self.settings), redis=url)
@@ -121,6 +129,10 @@ class _Service:
         except EngineError as error:
             self.failures.append(str(error))
             stop.set()
+
+    def _import_parts(self) -> None:
+        for part in () if self._is_supervisor else self.parts:
+            import_module(_MODULES[part])
 
     async def until_ready(self) -> None:
         if self._is_supervisor:
@@ -160,6 +172,8 @@ class _Service:
             stop.set()
 
     async def _run_api(self, found: Settings, stop: asyncio.Event) -> None:
+        from indelible_server.api.app import run
+
         await run(
             found,
             self.secret,
@@ -174,16 +188,20 @@ class _Service:
         )
 
     async def _run_materializer(self, found: Settings, stop: asyncio.Event) -> None:
+        from indelible_server.materializer import service
+
         ready = self._ready["materializer"]
         async with self._operations(found, ready):
-            await materializer_service.run(
+            await service.run(
                 found, stop, metrics=self.metrics, ready=ready, failpoint=self.around.failpoint
             )
 
     async def _run_webhooks(self, found: Settings, stop: asyncio.Event) -> None:
+        from indelible_server.webhooks import service
+
         ready = self._ready["webhooks"]
         async with self._operations(found, ready):
-            await webhooks_service.run(found, self.secret, stop, metrics=self.metrics, ready=ready)
+            await service.run(found, self.secret, stop, metrics=self.metrics, ready=ready)
 
     def _operations(
         self, found: Settings, ready: asyncio.Event
@@ -191,6 +209,8 @@ class _Service:
         """Answers operators, unless the API is beside it, which does."""
         if "api" in self.parts:
             return nullcontext()
+        from indelible_server import operations
+
         return operations.listening(
             found.operations_listen, self.metrics, ready.is_set, self.operations_listener
         )

@@ -20,6 +20,7 @@ from typing import cast
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from indelible_server.process import RETIRING_SECONDS
 from indelible_server.settings import (
@@ -53,8 +54,7 @@ class _Notices(asyncio.DatagramProtocol):
             self.ready.set()
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
-class _Worker:
+class _Worker(Struct, kw_only=True):
     """One process. `ended` gives its exit code."""
 
     process: asyncio.subprocess.Process
@@ -76,8 +76,7 @@ class _Worker:
         return self.notices.ready.is_set() and not self.ended.done()
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
-class _Seat:
+class _Seat(Struct, kw_only=True):
     """The place of one process among the others; processes come and go, it stays."""
 
     part: str

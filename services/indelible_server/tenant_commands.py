@@ -9,8 +9,9 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from indelible_server.embedded import EmbeddedEngine, EngineError, running_engine_url
 from indelible_server.settings import Settings, load, noted_address, read_secret, surroundings

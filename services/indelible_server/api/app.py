@@ -24,7 +24,7 @@ from indelible_server.api.messages import ERRORS_PATH
 from indelible_server.api.middlewares import canonical_line
 from indelible_server.api.services import SERVICES, Services, make_services
 from indelible_server.api.v1.handlers import routes as v1_routes
-from indelible_server.process import RETIRING_SECONDS, reach
+from indelible_server.process import FINISH_SECONDS, RETIRING_SECONDS, reach
 from indelible_server.settings import Settings, SettingsError, parse_address
 from indelible_server.store import functions
 from indelible_server.store.connection import Clients, connect, end_tasks
@@ -33,7 +33,6 @@ from indelible_server.telemetry import Metrics
 log = structlog.get_logger("indelible_server.api")
 
 PREPARING_SECONDS = 2.0  # for which who connects may be left waiting for the store
-FINISH_SECONDS = 3.0
 CLOSE_SECONDS = 0.5
 LINGER_SECONDS = 0.5
 LINGER_STEP_SECONDS = 0.05

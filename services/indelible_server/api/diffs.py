@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aiohttp import web
 from indelible_protocol import messages
 from indelible_protocol.diff import Order
 from indelible_protocol.errors import ErrorCode, ProtocolError
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from indelible_server.api import streaming
 from indelible_server.api.cache_headers import Kind, is_known
@@ -42,8 +41,7 @@ from indelible_server.store.recent import Recent
 DIFF_PARAMETERS = (FROM, TO, ORDER, WAIT, DIFF_LIMIT, CURSOR, INTERVAL, FRESH)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _DiffRequest:
+class _DiffRequest(Struct, frozen=True, kw_only=True):
     """What is asked for; `to_version` None is the current one, `limit` 0 all of it, as a stream.
 
     `interval` None: the asker shares the answer with nobody.

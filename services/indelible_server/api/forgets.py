@@ -6,13 +6,13 @@ of HTTP, or of how a log forgets.
 """
 
 import asyncio
-from dataclasses import dataclass
 
 import structlog
 from indelible_protocol import messages
 from indelible_protocol.commands import LogKind
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
+from msgspec import Struct
 
 from indelible_server.store.admission import LogIdentity
 from indelible_server.store.connection import end_tasks
@@ -25,8 +25,7 @@ log = structlog.get_logger("indelible_server.api")
 MAX_AT_ONCE = 4
 
 
-@dataclass(slots=True, kw_only=True)
-class _Job:
+class _Job(Struct, kw_only=True):
     advance: Advance
     task: "asyncio.Task[None] | None" = None
 

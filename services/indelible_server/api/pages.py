@@ -6,12 +6,12 @@ long as there is room. Knows nothing of requests, and nothing of waiting.
 
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from indelible_protocol import messages
 from indelible_protocol.diff import Order
 from indelible_protocol.messages import Form
+from msgspec import Struct
 
 from indelible_server.api.cursors import Cursors
 from indelible_server.store.admission import LogIdentity
@@ -21,8 +21,7 @@ from indelible_server.store.nets import Position
 from indelible_server.store.reading import Head, Reader, check_version
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(Struct, frozen=True, kw_only=True):
     """At most `limit` changes of the diff, beginning at `start`; None: with the first."""
 
     from_version: int

@@ -8,10 +8,10 @@ commit between two sums, and by its logs that are being made at that moment.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 from indelible_protocol.errors import ErrorCode
+from msgspec import Struct
 
 from indelible_server.store.connection import end_tasks
 from indelible_server.store.errors import Refusal
@@ -25,8 +25,7 @@ _REST_FOR_WORK = 50  # summing takes at most one part in 50 of the time
 _LOG_RETRY_SECONDS = 60
 
 
-@dataclass(slots=True, kw_only=True)
-class _Sum:
+class _Sum(Struct, kw_only=True):
     """What a tenant held at `at` (monotonic seconds), and what came since."""
 
     held_bytes: int

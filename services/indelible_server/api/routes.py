@@ -1,12 +1,12 @@
 """The operations of the native API: one table, of which routes and API document are made."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from aiohttp import web
 from indelible_protocol import messages, paths
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.messages import Message
+from msgspec import Struct
 
 from indelible_server.api import diffs, events, forgetting, logs, watching, webhooks
 from indelible_server.api.parameters import (
@@ -32,8 +32,7 @@ _WRITTEN = (Code.OUTCOME_UNKNOWN, Code.STORAGE_FULL)
 _VERSIONED = (Code.NONEXISTENT_VERSION, Code.FORGOTTEN_VERSION)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(Struct, frozen=True, kw_only=True):
     """`bodies` are the messages that it takes (one of them), `answers` what each status holds.
 
     `errors` are those beside what every operation may end with; `headers` those of its own.

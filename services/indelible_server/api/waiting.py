@@ -6,10 +6,10 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
+from msgspec import Struct
 
 from indelible_server.settings import Settings
 from indelible_server.store.errors import Refusal
@@ -124,8 +124,7 @@ class Waiting:
                     await self._nobody.wait()
 
 
-@dataclass(slots=True, kw_only=True)
-class _Kept:
+class _Kept(Struct, kw_only=True):
     scope: Scope
     watch: Watch
     end: asyncio.TimerHandle

@@ -9,8 +9,9 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from indelible_server.embedded.folder import EngineError, RecordedEngine
 
@@ -20,8 +21,7 @@ _VERSION_LINE = re.compile(r"(Valkey|Redis) server v=(\d+(?:\.\d+)*)")
 _FLOORS = {"valkey": "7.2", "redis": "7.0"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineBinary:
+class EngineBinary(Struct, frozen=True, kw_only=True):
     """An engine that can be run, or runs. `name` is `valkey` or `redis`."""
 
     name: str
@@ -29,8 +29,7 @@ class EngineBinary:
     path: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
+class _Source(Struct, frozen=True, kw_only=True):
     """One place to look; `least` is what it must offer to be taken for a new folder."""
 
     what: str

@@ -12,8 +12,9 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 # The smallest sun_path of the systems we run on (macOS), its final NUL included.
 MAX_SOCKET_PATH_BYTES = 104
@@ -38,8 +39,7 @@ class EngineError(Exception):
     """The embedded engine cannot be had. The text says why, and what to do about it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedEngine:
+class RecordedEngine(Struct, frozen=True, kw_only=True):
     """What `ENGINE` says: the engine that wrote the folder, or a newer one that read it."""
 
     name: str

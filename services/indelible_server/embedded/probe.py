@@ -5,8 +5,9 @@ The Redis client is the store's; here one command a connection is enough.
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from indelible_server.embedded.binaries import EngineBinary
 from indelible_server.embedded.folder import EngineError
@@ -15,8 +16,7 @@ _ANSWER_SECONDS = 2.0
 Reply = str | list["Reply"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class Condition(Struct, frozen=True, kw_only=True):
     """What INFO tells. `loaded_bytes` moves while a start replays the append-only file."""
 
     pid: int

@@ -1,7 +1,8 @@
 """What `--redis` names: one engine, or a cluster by some of its nodes. Pure."""
 
-from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from msgspec import Struct
 
 from indelible_server.settings import Settings, SettingsError
 from indelible_server.store.slots import Address
@@ -11,8 +12,7 @@ _PORT = 6379
 _CLUSTER_WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreAddress:
+class StoreAddress(Struct, frozen=True, kw_only=True):
     """`seeds` are nodes of a cluster to ask for the others; none for a single engine."""
 
     url: str

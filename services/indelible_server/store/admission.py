@@ -5,7 +5,6 @@ Redis or HTTP.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 from indelible_protocol import limits
@@ -47,8 +46,7 @@ from indelible_server.store.errors import Refusal
 _NOT_LINKED = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogIdentity:
+class LogIdentity(Struct, frozen=True, kw_only=True):
     """What never changes about a log (but by restoring a backup, which raises `incarnation`)."""
 
     log_id: LogId
@@ -71,8 +69,7 @@ class Admitted(Struct, frozen=True, kw_only=True):
     next_ctl_head: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Founded:
+class Founded(Struct, frozen=True, kw_only=True):
     """A sealed log's genesis commit, checked."""
 
     log_id: LogId

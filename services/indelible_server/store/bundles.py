@@ -9,11 +9,11 @@ import struct
 import zlib
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import msgpack
 from indelible_protocol.ids import LogId
+from msgspec import Struct
 
 from indelible_server.store.places import packed, unpacked
 
@@ -30,8 +30,7 @@ class CorruptBundle(Exception):
     """An object that is none of these, or another than the one that was asked for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
+class Bundle(Struct, frozen=True, kw_only=True):
     """`items[i]` is version `version` + i, or piece `first` + i of the snapshot at `version`."""
 
     holds: Holds

@@ -8,10 +8,10 @@ is stored.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from indelible_protocol.errors import ErrorCode
+from msgspec import Struct
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -55,8 +55,7 @@ _NOT_DONE = (
 _DAMAGED = ("user_function:", "WRONGTYPE ")
 
 
-@dataclass(frozen=True, slots=True)
-class Clients:
+class Clients(Struct, frozen=True):
     """Two clients of one store: for commands, and for the connection that listens.
 
     `replicas`: how many hold a write before it counts as done.

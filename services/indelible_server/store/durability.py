@@ -7,11 +7,11 @@ is ready, or answers NOT_DURABLE, accordingly.
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
 import structlog
+from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -36,8 +36,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreSettings:
+class StoreSettings(Struct, frozen=True, kw_only=True):
     """What a store tells of itself. `config` is empty if it refuses CONFIG GET."""
 
     config: Mapping[str, str]

@@ -10,13 +10,13 @@ import asyncio
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from itertools import count
 from typing import Any
 
 import structlog
+from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -77,8 +77,7 @@ _VERBS = (
 _HEADER = re.compile(r"^-- (KEYS|ARGV|REPLIES|FLAGS):(.*)$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(Struct, frozen=True):
     """A verb as registered in the store: its full name and how many keys it takes."""
 
     name: str

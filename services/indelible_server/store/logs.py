@@ -8,7 +8,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from indelible_protocol import limits
@@ -17,6 +16,7 @@ from indelible_protocol.errors import ErrorCode, ProtocolError
 from indelible_protocol.ids import NO_WRITER, LogId, PublicKey
 from indelible_protocol.records import Forget, Header, OpaqueGenesis, read_control
 from indelible_protocol.signing import SignedCommit, read_body
+from msgspec import Struct
 from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
@@ -66,8 +66,7 @@ _STATE_FIELDS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogDescription:
+class LogDescription(Struct, frozen=True, kw_only=True):
     """A log as it stands. Times in milliseconds since 1970, UTC."""
 
     identity: LogIdentity
@@ -83,16 +82,14 @@ class LogDescription:
     name_ct: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedLog:
+class OpenedLog(Struct, frozen=True, kw_only=True):
     description: LogDescription
     genesis: SignedCommit
     control: tuple[SignedCommit, ...]
     created: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Draft:
+class _Draft(Struct, frozen=True, kw_only=True):
     """A log about to be made."""
 
     log_id: LogId

@@ -6,12 +6,12 @@ log's contents.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgpack
 from indelible_protocol.commands import LogKind
 from indelible_protocol.ids import LogId
+from msgspec import Struct
 from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
@@ -21,8 +21,7 @@ from indelible_server.store.covering import Covering
 _LISTED_AT_ONCE = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Scope(Struct, frozen=True, kw_only=True):
     """Where names are looked up: the tenant that the credential belongs to, a database."""
 
     tenant: str
@@ -37,8 +36,7 @@ class Group(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NameRecord:
+class NameRecord(Struct, frozen=True, kw_only=True):
     """What a name means. `deleted`: the log is gone, its incarnation is remembered."""
 
     log_id: LogId

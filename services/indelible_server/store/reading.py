@@ -15,7 +15,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from indelible_protocol import limits
@@ -24,6 +23,7 @@ from indelible_protocol.diff import Effect, Order, decode_effects
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
 from indelible_protocol.records import Header
+from msgspec import Struct
 from redis.asyncio import Redis
 
 from indelible_server.store import current, keys
@@ -67,8 +67,7 @@ class KeyStep(NamedTuple):
     entry: EntryValue | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionSummary:
+class VersionSummary(Struct, frozen=True, kw_only=True):
     version: int
     time_ms: int
     header: bytes

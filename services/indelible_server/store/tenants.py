@@ -8,10 +8,11 @@ import hmac
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from hashlib import sha256
 
 from indelible_protocol.ids import to_base64url
+from msgspec import Struct
+from msgspec.structs import fields
 from redis.asyncio import Redis
 
 from indelible_server.store import keys
@@ -29,8 +30,7 @@ class TenantError(Exception):
     """A tenant command that cannot be done; says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quota:
+class Quota(Struct, frozen=True, kw_only=True):
     """What a tenant may send and keep; None: what the service's settings say."""
 
     requests_per_second: float | None = None
@@ -51,8 +51,7 @@ class Quota:
 QUOTAS = tuple(field.name for field in fields(Quota))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
+class Credential(Struct, frozen=True, kw_only=True):
     """What a valid API key stands for."""
 
     tenant: str
@@ -60,8 +59,7 @@ class Credential:
     quota: Quota = Quota()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tenant:
+class Tenant(Struct, frozen=True, kw_only=True):
     tenant_id: str
     name: str
     created_ms: int

@@ -6,7 +6,6 @@ a salt, so the store holds nothing that signs. Knows nothing of Redis or HTTP.
 
 import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Literal
@@ -15,6 +14,8 @@ import msgpack
 import msgspec
 from indelible_protocol.ids import LogId, to_base64url
 from indelible_protocol.webhooks import Key, Kind
+from msgspec import Struct
+from msgspec.structs import replace
 
 Payload = Literal["thin", "diff"]
 Signature = Literal["hmac", "ed25519"]
@@ -25,8 +26,7 @@ SALT_BYTES = 16
 MAX_ATTEMPTS_TOLD = 30  # of one delivery; more come only of repeated replays
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SigningKey:
+class SigningKey(Struct, frozen=True, kw_only=True):
     """What a key is derived from, and from when until when it signs (None: it is the last)."""
 
     salt: bytes
@@ -40,8 +40,7 @@ class SigningKey:
         return Key(Kind.SHARED if webhook.signature == "hmac" else Kind.SIGNING, data)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(Struct, frozen=True, kw_only=True):
     """One request. `status` None: no answer, `error` says why; `answer` is its beginning."""
 
     at_ms: int
@@ -59,8 +58,7 @@ class Attempt:
         return cls(at_ms=at_ms, status=status, took_ms=took_ms, answer=answer, error=error)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """One event for one webhook. `body` is what every attempt sends; empty once it is over.
 
     `failures` are those that count: they are forgotten when it is `replayed`, and when the
@@ -118,8 +116,7 @@ class Delivery:
         return cls(**fields, due_ms=due_ms)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Webhook:
+class Webhook(Struct, frozen=True, kw_only=True):
     """A subscription. It follows `log_id`, or the logs of `group`, or all of the database.
 
     `revision` counts changes of what the webhook is, `moves` those of its positions.

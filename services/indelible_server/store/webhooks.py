@@ -5,11 +5,12 @@ What delivers them is `webhook_work`. Knows nothing of HTTP.
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from indelible_protocol import limits
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
+from msgspec import Struct
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
@@ -33,8 +34,7 @@ _CHANGE_ATTEMPTS = 8
 _CHANGES_KEPT = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscription:
+class Subscription(Struct, frozen=True, kw_only=True):
     """What a tenant asks for; one of `log_id` and `group` at most."""
 
     url: str
@@ -46,8 +46,7 @@ class Subscription:
     description: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownWebhook:
+class ShownWebhook(Struct, frozen=True, kw_only=True):
     webhook: Webhook
     pending: int
     dead: int

@@ -15,6 +15,7 @@ import structlog
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
 
+from indelible_server.process import FINISH_SECONDS
 from indelible_server.store.connection import end_tasks
 from indelible_server.store.errors import Refusal
 from indelible_server.store.names import Group, Names, Scope
@@ -27,7 +28,6 @@ from indelible_server.webhooks.endpoint import Endpoint, Tools
 
 log = structlog.get_logger("indelible_server.webhooks")
 
-FINISH_SECONDS = 3.0
 FOLLOW_SECONDS = 3_600.0
 STORE_PAUSE_MS = 1_000
 STORE_SILENCE_SECONDS = 5.0  # every webhook meets the same failure; one line tells of it

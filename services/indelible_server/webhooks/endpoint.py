@@ -9,12 +9,14 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import structlog
 from indelible_protocol import webhooks
 from indelible_protocol.errors import ErrorCode
 from indelible_protocol.ids import LogId
+from msgspec import Struct
+from msgspec.structs import replace
 
 from indelible_server.store.errors import Refusal
 from indelible_server.store.functions import Argument
@@ -48,8 +50,7 @@ MAX_DIFF_CHANGES = 1_000
 _FIRST_HELD_MS, _LAST_HELD_MS = 50, 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
+class Tools(Struct, frozen=True, kw_only=True):
     """What endpoints work with. `versions` are the logs' as the dispatcher last heard (None:
     deleted); `random` gives 0 to 1, `now_ms` milliseconds since 1970."""
 

@@ -4,8 +4,9 @@ The retry table is that of Standard Webhooks 1.0. A pause is drawn from nothing 
 (full jitter), so that endpoints which failed together are not tried together.
 """
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 RETRY_SECONDS = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 MAX_PAUSE_SECONDS = 86_400
@@ -16,8 +17,7 @@ Verdict = Literal["delivered", "failed", "slow", "gone"]
 _SLOW_DOWN = frozenset({429, 502, 504})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
+class Retry(Struct, frozen=True, kw_only=True):
     """`pause_seconds` None: that was the last attempt."""
 
     pause_seconds: float | None

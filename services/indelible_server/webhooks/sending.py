@@ -10,7 +10,6 @@ import ssl
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from types import TracebackType
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from msgspec import Struct
 
 from indelible_server.webhooks.addresses import AddressRefused, guard
 
@@ -27,8 +27,7 @@ RESOLVER_THREADS = 64
 USER_AGENT = f"Indelible-Webhooks/{version('indelible')}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """`status` None: none came, `error` says why in words of ours. `body` is its beginning."""
 
     status: int | None
