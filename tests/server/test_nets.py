@@ -10,7 +10,7 @@ import pytest
 from indelible_protocol.commands import Command, Op
 from indelible_protocol.diff import Change, Order, by_key, inverted
 from indelible_protocol.ids import LogId
-from indelible_server.store import nets, snapshots, spooling
+from indelible_server.store import contents, materializing, nets, places, snapshots, spooling
 from indelible_server.store.admission import admit_opaque
 from indelible_server.store.committing import Commits
 from indelible_server.store.connection import connect
@@ -106,7 +106,14 @@ def by_a_file(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(spooling, "_SOME", 3)
 
 
-@pytest.mark.parametrize("ways", [as_they_are, by_places, by_a_file])
+def by_sums(patch: pytest.MonkeyPatch) -> None:
+    by_places(patch)
+    for module in (places, contents, materializing):
+        patch.setattr(module, "BLOCK_VERSIONS", 16)
+        patch.setattr(module, "SUMMED_BLOCKS", 4)
+
+
+@pytest.mark.parametrize("ways", [as_they_are, by_places, by_a_file, by_sums])
 @pytest.mark.parametrize("materialized", [0, 300, VERSIONS])
 async def test_every_diff_is_the_reference_s(
     redis: Redis, log: GrownLog, monkeypatch: pytest.MonkeyPatch, ways: Ways, materialized: int
@@ -126,6 +133,25 @@ async def test_every_diff_is_the_reference_s(
             for limit in (rng.randint(3, 9), 1_000):
                 assert await paged(reader, log_id, head, low, high, order, limit) == wanted
             assert await streamed(reader, log_id, head, low, high, order) == wanted
+
+
+async def test_keys_that_ended_long_before_are_told_of_by_sums(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_sums(monkeypatch)
+    rng, log = random.Random(3), await new_log(redis)
+    await grow(redis, log, rng, versions=70, keys=50, deletes=0.0)
+    await grow(redis, log, rng, versions=40, keys=50, deletes=0.8)
+    await grow(redis, log, rng, versions=150, keys=3)
+    reader, log_id = Reader(redis), log.identity.log_id
+    await Materializing(redis).advance(log_id, log.version)
+    head = await reader.head(log_id)
+    orders: list[Order] = ["command", "key"]
+    for low in (60, 70, 90):
+        for order in orders:
+            wanted = expected(log, low, log.version, order)
+            assert sum(op == "remove" for op, *_ in wanted) > 20
+            assert await streamed(reader, log_id, head, low, log.version, order) == wanted
 
 
 @pytest.mark.parametrize("materialized", [0, 300, VERSIONS])

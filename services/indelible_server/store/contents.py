@@ -8,6 +8,7 @@ and a dozen bytes for each change since the snapshot. Knows nothing of diffs or 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 from indelible_protocol.ids import LogId
@@ -21,6 +22,7 @@ from indelible_server.store.places import (
     INDEX_BITS,
     INDEX_MASK,
     INDEX_PLACE,
+    SUMMED_BLOCKS,
     Block,
     Gone,
     block_of,
@@ -28,6 +30,7 @@ from indelible_server.store.places import (
     offset_of,
     place_of,
     steps_of,
+    sum_of,
     token_at,
     version_of,
 )
@@ -108,16 +111,16 @@ class Contents:
         else:
             snapshot = None
         if each is not None:
-            async with aclosing(self.blocks(log_id, above, since)) as found:
+            async with aclosing(self.blocks(log_id, above, since, summed=True)) as found:
                 async for block in found:
                     await each(block)
         gone, came = Gone(), []
-        async with aclosing(self.blocks(log_id, since, version)) as found:
+        async with aclosing(self.blocks(log_id, since, version, summed=True)) as found:
             async for block in found:
                 if each is not None:
                     await each(block)
                 gone.add(block.removed_from(first_place(above + 1)))
-                came.append(Block(base=block.base, added=block.added))
+                came.append(Block(base=block.base, count=block.count, added=block.added))
         return Plan(version, snapshot, directory, gone, came)
 
     async def beginning(self, log_id: LogId, version: int) -> Stretch | None:
@@ -146,40 +149,74 @@ class Contents:
         there = [entry and place_of(*INDEX_PLACE.unpack_from(entry)) for entry in now]
         return Stretch(places, records) if there == places else None
 
-    async def blocks(self, log_id: LogId, low: int, high: int) -> AsyncGenerator[Block, None]:
-        """What the versions in (low, high] did, block by block; from the stream what no block
-        tells yet."""
+    async def blocks(
+        self, log_id: LogId, low: int, high: int, *, summed: bool = False
+    ) -> AsyncGenerator[Block, None]:
+        """What the versions in (low, high] did, block by block, `summed` also by sums of blocks;
+        from the stream what no block tells yet."""
         if low >= high:
             return
-        first, last = block_of(low + 1), block_of(high)
-        runs = [
-            range(at, min(at + _BLOCKS_AT_ONCE, last + 1))
-            for at in range(first, last + 1, _BLOCKS_AT_ONCE)
-        ]
-        reads = (partial(self._stored_blocks, log_id, run) for run in runs)
+        wanted = _wanted_blocks(low, high, summed=summed)
+        reads = (
+            partial(self._stored_blocks, log_id, wanted[at : at + _BLOCKS_AT_ONCE])
+            for at in range(0, len(wanted), _BLOCKS_AT_ONCE)
+        )
         async with aclosing(versions.in_turn(reads)) as found:
-            async for run, stored in found:
-                for number, data in zip(run, stored, strict=True):
-                    begin, end = number * BLOCK_VERSIONS, (number + 1) * BLOCK_VERSIONS
+            async for some in found:
+                for numbers, data in some:
+                    begin, end = numbers.start * BLOCK_VERSIONS, numbers.stop * BLOCK_VERSIONS
                     if data is None:  # nor is any behind it: they are written in their order
                         rest = self._blocks_of_stream(log_id, max(low, begin), high)
                         async with aclosing(rest) as blocks:
                             async for block in blocks:
                                 yield block
                         return
-                    if low <= begin and end <= high:
-                        yield Block.decode(data, begin)
-                    else:
-                        yield Block.decode(data, begin).within(low, high)
+                    block = Block.decode(data, begin, len(numbers))
+                    yield block if low <= begin and end <= high else block.within(low, high)
 
     async def _stored_blocks(
-        self, log_id: LogId, numbers: Sequence[int]
-    ) -> tuple[Sequence[int], list[bytes | None]]:
-        async with store_answer():
-            found = await self._redis.execute_command(
-                "HMGET", keys.materialized(log_id).blocks, *numbers
+        self, log_id: LogId, wanted: Sequence[range]
+    ) -> list[tuple[range, bytes | None]]:
+        """In place of a sum that is not there its blocks."""
+        found = await self._block_fields(log_id, list(map(block_field, wanted)))
+        lacking = [
+            range(number, number + 1)
+            for numbers, data in zip(wanted, found, strict=True)
+            for number in numbers
+            if data is None and len(numbers) > 1
+        ]
+        singly = iter(
+            zip(
+                lacking,
+                await self._block_fields(log_id, list(map(block_field, lacking))),
+                strict=True,
             )
-        return numbers, found
+        )
+        stored: list[tuple[range, bytes | None]] = []
+        for numbers, data in zip(wanted, found, strict=True):
+            if data is None and len(numbers) > 1:
+                stored.extend(islice(singly, len(numbers)))
+            else:
+                stored.append((numbers, data))
+        return stored
+
+    async def _block_fields(self, log_id: LogId, fields: Sequence[str]) -> list[bytes | None]:
+        if not fields:
+            return []
+        async with store_answer():
+            found: list[bytes | None] = await self._redis.execute_command(
+                "HMGET", keys.materialized(log_id).blocks, *fields
+            )
+        return found
+
+    async def sum_with(self, log_id: LogId, last: Block) -> Block | None:
+        """Of the blocks that end with `last`, where all before it are there."""
+        number = last.base // BLOCK_VERSIONS
+        before = range(number + 1 - SUMMED_BLOCKS, number)
+        found = await self._block_fields(log_id, [str(each) for each in before])
+        pairs = zip(before, found, strict=True)
+        blocks = [Block.decode(data, each * BLOCK_VERSIONS) for each, data in pairs if data]
+        return sum_of([*blocks, last]) if len(blocks) == len(before) else None
 
     async def _blocks_of_stream(
         self, log_id: LogId, low: int, high: int
@@ -309,6 +346,27 @@ class Contents:
         return found
 
 
+def block_field(numbers: range) -> str:
+    """Of a block, or of a sum of blocks."""
+    last = numbers[-1]
+    return str(last) if len(numbers) == 1 else f"{last}:sum"
+
+
+def _wanted_blocks(low: int, high: int, *, summed: bool) -> list[range]:
+    """The numbers of the blocks in (low, high], one by one or by the sums that lie in it whole."""
+    wanted = []
+    number, last = block_of(low + 1), block_of(high)
+    while number <= last:
+        count = 1
+        if summed and number % SUMMED_BLOCKS == 0:
+            end = number + SUMMED_BLOCKS
+            if low <= number * BLOCK_VERSIONS and end * BLOCK_VERSIONS <= high:
+                count = SUMMED_BLOCKS
+        wanted.append(range(number, number + count))
+        number += count
+    return wanted
+
+
 def _records(places: Sequence[int], rows: Sequence[versions.Changed]) -> list[bytes]:
     """Of the entries at `places`, each of which is in the version beside it."""
     return [
@@ -320,7 +378,7 @@ def _records(places: Sequence[int], rows: Sequence[versions.Changed]) -> list[by
 def _in_pieces(plan: Plan, first: int) -> Iterator[list[int]]:
     """Places from `first` on that came since the snapshot and have not gone again."""
     for block in plan.came:
-        if block.base + BLOCK_VERSIONS < version_of(first):
+        if block.end < version_of(first):
             continue
         if block.base >= plan.since and plan.gone.all_of(block):
             continue

@@ -295,7 +295,9 @@ class Forgetting:
             chunks = await self._redis.execute_command("HKEYS", log_keys.chunks)
             blocks = await self._redis.execute_command("HKEYS", log_keys.blocks)
         old = [field for field in chunks if int(field.partition(b":")[0]) < floor]
-        told = [number for number in blocks if (int(number) + 1) * BLOCK_VERSIONS <= floor]
+        told = [
+            one for one in blocks if (int(one.partition(b":")[0]) + 1) * BLOCK_VERSIONS <= floor
+        ]
         fields = [(field, True) for field in old] + [(number, False) for number in told]
         for at in range(0, max(1, len(fields)), _FIELDS_AT_ONCE):
             some = fields[at : at + _FIELDS_AT_ONCE]

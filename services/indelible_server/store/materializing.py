@@ -18,9 +18,9 @@ from redis.asyncio import Redis
 from indelible_server.store import functions, keys
 from indelible_server.store.archive import Archive
 from indelible_server.store.connection import store_answer
-from indelible_server.store.contents import Contents, Stretch
+from indelible_server.store.contents import Contents, Stretch, block_field
 from indelible_server.store.errors import Refusal
-from indelible_server.store.places import BLOCK_VERSIONS, packed
+from indelible_server.store.places import BLOCK_VERSIONS, SUMMED_BLOCKS, packed
 from indelible_server.store.snapshots import (
     DIRECTORY,
     Buckets,
@@ -144,13 +144,19 @@ class Materializing:
             progress.changes + block.changes,
             progress.entries + block.growth,
         )
+        numbers, summed = range(following.blocks - SUMMED_BLOCKS, following.blocks), None
+        if following.blocks % SUMMED_BLOCKS == 0:
+            summed = await self._contents.sum_with(log_id, block)
         self._reach("before_block")
         log_keys = keys.materialized(log_id)
         word, _ = await functions.call(
             self._redis,
             "materialize",
             [keys.of_log(log_id).meta, log_keys.blocks, log_keys.progress],
-            [progress.blocks, block.encode(), following.changes, following.entries],
+            [
+                *(progress.blocks, block.encode(), following.changes, following.entries),
+                *(() if summed is None else (block_field(numbers), summed.encode())),
+            ],
         )
         if word == "gone":
             raise Gone

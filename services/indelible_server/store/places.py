@@ -20,6 +20,7 @@ from indelible_server.store.errors import DamagedError
 
 INDEX_BITS = 12
 BLOCK_VERSIONS = 256
+SUMMED_BLOCKS = 16
 
 assert limits.MAX_COMMANDS <= 1 << INDEX_BITS
 
@@ -132,13 +133,21 @@ class Block:
     twice its number, plus one where the command put another entry in its place. `added` are
     places that entries came to, ascending. The last two count from `base`. `bare` are the places
     of commands that put nothing where they removed, with the token of their key.
+
+    A sum of `count` blocks tells the same of all their versions, without what came and went again.
     """
 
     base: int
+    count: int = 1
     removed: "array[int]" = field(default_factory=lambda: array("Q"))
     at: "array[int]" = field(default_factory=lambda: array("I"))
     added: "array[int]" = field(default_factory=lambda: array("I"))
     bare: list[tuple[int, bytes]] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        """The last of its versions."""
+        return self.base + self.count * BLOCK_VERSIONS
 
     @property
     def changes(self) -> int:
@@ -192,12 +201,12 @@ class Block:
         )
 
     @classmethod
-    def decode(cls, data: bytes, base: int) -> "Block":
+    def decode(cls, data: bytes, base: int, count: int = 1) -> "Block":
         removals, additions, bare_count = _HEAD.unpack_from(data)
         at = _HEAD.size + 8 * removals
         added = at + 4 * removals
         end = added + 4 * additions
-        block = cls(base=base, added=unpacked(data[added:end], "I"))
+        block = cls(base=base, count=count, added=unpacked(data[added:end], "I"))
         if removals:
             block.removed = unpacked(data[_HEAD.size : at], "Q")
             block.at = unpacked(data[at:added], "I")
@@ -245,6 +254,27 @@ class Block:
         """The others."""
         below = bisect_left(self.removed, place)
         return self.removed[below:] if below else self.removed
+
+
+def sum_of(blocks: Sequence[Block]) -> Block:
+    """Of blocks that follow on each other. `at` is all zeros: `followed` is for single blocks."""
+    base = blocks[0].base
+    first = first_place(base + 1)
+    went: set[int] = set().union(*(block.removed_from(first) for block in blocks))
+    added = array("I")
+    for block in blocks:
+        left = [place for place in block.places_added() if place not in went]
+        added.extend([place - (base << INDEX_BITS) for place in left])
+    removed = sorted(place for block in blocks for place in block.removed_below(first))
+    ended = {token: place for block in blocks for place, token in block.bare}
+    return Block(
+        base=base,
+        count=len(blocks),
+        removed=array("Q", removed),
+        at=array("I", bytes(4 * len(removed))),
+        added=added,
+        bare=[(place, token) for token, place in ended.items()],
+    )
 
 
 def token_at(body: bytes, offset: int) -> bytes:
@@ -296,8 +326,11 @@ class Gone:
     def all_of(self, block: Block) -> bool:
         """Whether all that a block added went, where nothing went that is of its versions and not
         of the block."""
-        gone = self._stretches.get(block.base // BLOCK_VERSIONS)
-        return gone is not None and len(gone) == len(block.added)
+        first = block.base // BLOCK_VERSIONS
+        gone = sum(
+            len(self._stretches.get(number, ())) for number in range(first, first + block.count)
+        )
+        return gone > 0 and gone == len(block.added)
 
 
 _NOTHING: set[int] = set()
