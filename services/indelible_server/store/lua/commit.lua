@@ -159,19 +159,26 @@ local function told(meta, log, safe, reply)
   return reply
 end
 
--- What is published of a version: its number and, where somebody listens and it is small, all that
--- the diff to it from the one before needs. Who waits for replicas is told that by no hint: another
--- primary may come to have another version of that number. May fail, on a log that is damaged.
-local function hint(keys, digits, body, effects, safe)
-  local room = NEWS_BYTES - #body - #effects
-  if safe ~= '' or room < 0
-    or redis.call('PUBSUB', 'SHARDNUMSUB', keys.channel)[2] == 0 then return digits end
-  local removed = {}
-  if not add_removed(keys.commits, tonumber(digits) - 1, effects, removed, {}, room) then
-    return digits
+-- What the diff to a version from the one before needs, behind a space; '' where that is much. May
+-- fail, on a log that is damaged.
+local function news(keys, version, body, effects)
+  local room, removed = NEWS_BYTES - #body - #effects, {}
+  if room < 0 or not add_removed(keys.commits, version - 1, effects, removed, {}, room) then
+    return ''
   end
   local m = redis.call('HMGET', keys.meta, 'incarnation', 'first_version')
-  return digits .. ' ' .. cmsgpack.pack({tonumber(m[1]), tonumber(m[2]), body, effects, removed})
+  return ' ' .. cmsgpack.pack({tonumber(m[1]), tonumber(m[2]), body, effects, removed})
+end
+
+-- Tells who listens of a version, with its news. Not so where it waits for replicas: another primary
+-- may come to have another version of that number.
+local function publish(keys, version, digits, body, effects, safe)
+  if safe == '' then
+    if redis.call('PUBSUB', 'SHARDNUMSUB', keys.channel)[2] == 0 then return end
+    local is_told, told_of = pcall(news, keys, version, body, effects)
+    if is_told then digits = digits .. told_of end
+  end
+  redis.call('SPUBLISH', keys.channel, digits)
 end
 
 local function commit(k, args)
@@ -231,7 +238,6 @@ local function commit(k, args)
     redis.call('RPUSH', keys.control, digits)
   end
   remember(sealed, keys, answer_key, seq, commit_hash, version, 1, log.max_lag)
-  local is_whole, told_of = pcall(hint, keys, digits, args[17], effects, safe)
-  redis.call('SPUBLISH', keys.channel, is_whole and told_of or digits)
+  publish(keys, version, digits, args[17], effects, safe)
   return {nonce, 'committed', version, time_ms}
 end
