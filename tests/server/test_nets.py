@@ -10,7 +10,7 @@ import pytest
 from indelible_protocol.commands import Command, Op
 from indelible_protocol.diff import Change, Order, by_key, inverted
 from indelible_protocol.ids import LogId
-from indelible_server.store import contents, materializing, nets, places, snapshots, spooling
+from indelible_server.store import blocks, materializing, nets, places, snapshots, spooling
 from indelible_server.store.admission import admit_opaque
 from indelible_server.store.committing import Commits
 from indelible_server.store.connection import connect
@@ -108,9 +108,9 @@ def by_a_file(patch: pytest.MonkeyPatch) -> None:
 
 def by_sums(patch: pytest.MonkeyPatch) -> None:
     by_places(patch)
-    for module in (places, contents, materializing):
-        patch.setattr(module, "BLOCK_VERSIONS", 16)
-        patch.setattr(module, "SUMMED_BLOCKS", 4)
+    for module in (places, blocks, materializing):
+        patch.setattr(module, "BLOCK_VERSIONS", 16, raising=False)
+        patch.setattr(module, "SUMMED_BLOCKS", 4, raising=False)
 
 
 @pytest.mark.parametrize("ways", [as_they_are, by_places, by_a_file, by_sums])

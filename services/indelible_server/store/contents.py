@@ -8,7 +8,6 @@ and a dozen bytes for each change since the snapshot. Knows nothing of diffs or 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple
 
 from indelible_protocol.ids import LogId
@@ -16,27 +15,23 @@ from redis.asyncio import Redis
 
 from indelible_server.store import keys, versions
 from indelible_server.store.archive import Archive
+from indelible_server.store.blocks import Blocks
 from indelible_server.store.connection import store_answer
 from indelible_server.store.places import (
-    BLOCK_VERSIONS,
     INDEX_BITS,
     INDEX_MASK,
     INDEX_PLACE,
-    SUMMED_BLOCKS,
     Block,
     Gone,
-    block_of,
     first_place,
     offset_of,
     place_of,
     steps_of,
-    sum_of,
     token_at,
     version_of,
 )
 from indelible_server.store.snapshots import Chunk, Directory, Snapshot, record_at
 
-_BLOCKS_AT_ONCE = 128
 _CHUNKS_AT_ONCE = 8
 _FIRST_VERSIONS = 8
 _DENSE = 4  # one version in so many is worth reading all in a row
@@ -81,6 +76,7 @@ class Contents:
         self._redis = redis
         self._archive = archive or Archive(redis)
         self._versions = versions.Versions(redis, self._archive)
+        self._blocks = Blocks(redis, self._versions)
 
     async def snapshot_at(self, log_id: LogId, version: int) -> Snapshot | None:
         """The last one at or below `version`."""
@@ -111,11 +107,11 @@ class Contents:
         else:
             snapshot = None
         if each is not None:
-            async with aclosing(self.blocks(log_id, above, since, summed=True)) as found:
+            async with aclosing(self._blocks.read(log_id, above, since, summed=True)) as found:
                 async for block in found:
                     await each(block)
         gone, came = Gone(), []
-        async with aclosing(self.blocks(log_id, since, version, summed=True)) as found:
+        async with aclosing(self._blocks.read(log_id, since, version, summed=True)) as found:
             async for block in found:
                 if each is not None:
                     await each(block)
@@ -148,105 +144,6 @@ class Contents:
             now = await self._redis.execute_command("HMGET", keys.of_log(log_id).index, *tokens)
         there = [entry and place_of(*INDEX_PLACE.unpack_from(entry)) for entry in now]
         return Stretch(places, records) if there == places else None
-
-    async def blocks(
-        self, log_id: LogId, low: int, high: int, *, summed: bool = False
-    ) -> AsyncGenerator[Block, None]:
-        """What the versions in (low, high] did, block by block, `summed` also by sums of blocks;
-        from the stream what no block tells yet."""
-        if low >= high:
-            return
-        wanted = _wanted_blocks(low, high, summed=summed)
-        reads = (
-            partial(self._stored_blocks, log_id, wanted[at : at + _BLOCKS_AT_ONCE])
-            for at in range(0, len(wanted), _BLOCKS_AT_ONCE)
-        )
-        async with aclosing(versions.in_turn(reads)) as found:
-            async for some in found:
-                for numbers, data in some:
-                    begin, end = numbers.start * BLOCK_VERSIONS, numbers.stop * BLOCK_VERSIONS
-                    if data is None:  # nor is any behind it: they are written in their order
-                        rest = self._blocks_of_stream(log_id, max(low, begin), high)
-                        async with aclosing(rest) as blocks:
-                            async for block in blocks:
-                                yield block
-                        return
-                    block = Block.decode(data, begin, len(numbers))
-                    yield block if low <= begin and end <= high else block.within(low, high)
-
-    async def _stored_blocks(
-        self, log_id: LogId, wanted: Sequence[range]
-    ) -> list[tuple[range, bytes | None]]:
-        """In place of a sum that is not there its blocks."""
-        found = await self._block_fields(log_id, list(map(block_field, wanted)))
-        lacking = [
-            range(number, number + 1)
-            for numbers, data in zip(wanted, found, strict=True)
-            for number in numbers
-            if data is None and len(numbers) > 1
-        ]
-        singly = iter(
-            zip(
-                lacking,
-                await self._block_fields(log_id, list(map(block_field, lacking))),
-                strict=True,
-            )
-        )
-        stored: list[tuple[range, bytes | None]] = []
-        for numbers, data in zip(wanted, found, strict=True):
-            if data is None and len(numbers) > 1:
-                stored.extend(islice(singly, len(numbers)))
-            else:
-                stored.append((numbers, data))
-        return stored
-
-    async def _block_fields(self, log_id: LogId, fields: Sequence[str]) -> list[bytes | None]:
-        if not fields:
-            return []
-        async with store_answer():
-            found: list[bytes | None] = await self._redis.execute_command(
-                "HMGET", keys.materialized(log_id).blocks, *fields
-            )
-        return found
-
-    async def sum_with(self, log_id: LogId, last: Block) -> Block | None:
-        """Of the blocks that end with `last`, where all before it are there."""
-        number = last.base // BLOCK_VERSIONS
-        before = range(number + 1 - SUMMED_BLOCKS, number)
-        found = await self._block_fields(log_id, [str(each) for each in before])
-        pairs = zip(before, found, strict=True)
-        blocks = [Block.decode(data, each * BLOCK_VERSIONS) for each, data in pairs if data]
-        return sum_of([*blocks, last]) if len(blocks) == len(before) else None
-
-    async def _blocks_of_stream(
-        self, log_id: LogId, low: int, high: int
-    ) -> AsyncGenerator[Block, None]:
-        block: Block | None = None
-        async with aclosing(self._versions.pages(log_id, low + 1, high)) as found:
-            async for page in found:
-                for version, body, effects in page.changed():
-                    if block is None or version > block.base + BLOCK_VERSIONS:
-                        if block is not None:
-                            block.sort()
-                            yield block
-                        block = Block(base=block_of(version) * BLOCK_VERSIONS)
-                    block.note(version, body, effects)
-        if block is not None:
-            block.sort()
-            yield block
-
-    async def block_of(
-        self, log_id: LogId, low: int, high: int, *, base: int | None = None
-    ) -> Block:
-        """The same of at most 256 versions, from the stream itself; counted from `base`, or
-        `low`."""
-        block = Block(base=low if base is None else base)
-        async with aclosing(self._versions.pages(log_id, low + 1, high)) as found:
-            async for page in found:
-                for version, body, effects in page.changed():
-                    block.note(version, body, effects)
-        block.sort()
-        return block
 
     async def stretches(
         self, log_id: LogId, plan: Plan, first: int = 0, *, most: int | None = None
@@ -344,27 +241,6 @@ class Contents:
                 *(snapshot.field(number) for number in numbers),
             )
         return found
-
-
-def block_field(numbers: range) -> str:
-    """Of a block, or of a sum of blocks."""
-    last = numbers[-1]
-    return str(last) if len(numbers) == 1 else f"{last}:sum"
-
-
-def _wanted_blocks(low: int, high: int, *, summed: bool) -> list[range]:
-    """The numbers of the blocks in (low, high], one by one or by the sums that lie in it whole."""
-    wanted = []
-    number, last = block_of(low + 1), block_of(high)
-    while number <= last:
-        count = 1
-        if summed and number % SUMMED_BLOCKS == 0:
-            end = number + SUMMED_BLOCKS
-            if low <= number * BLOCK_VERSIONS and end * BLOCK_VERSIONS <= high:
-                count = SUMMED_BLOCKS
-        wanted.append(range(number, number + count))
-        number += count
-    return wanted
 
 
 def _records(places: Sequence[int], rows: Sequence[versions.Changed]) -> list[bytes]:

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from indelible_server.store import keys
 from indelible_server.store.archive import Archive
 from indelible_server.store.base import Bases
+from indelible_server.store.blocks import Blocks
 from indelible_server.store.connection import store_answer
 from indelible_server.store.contents import Contents
 from indelible_server.store.entries import Entries
@@ -41,6 +42,7 @@ class Lookups:
         self._redis = redis
         self._versions = Versions(redis, archive)
         self._contents = Contents(redis, archive)
+        self._blocks = Blocks(redis, self._versions)
         self._entries = Entries(redis, archive)
         self._bases = Bases(redis, archive)
 
@@ -144,7 +146,7 @@ class Lookups:
         since = before.version if before else 0
         places: dict[bytes, int] = await self._indexed(log_id, before, tokens) if before else {}
         doubtful: dict[bytes, int | None] = {t: None for t in tokens if t not in places}
-        async with aclosing(self._contents.blocks(log_id, since, version)) as blocks:
+        async with aclosing(self._blocks.read(log_id, since, version)) as blocks:
             async for block in blocks:
                 if not places:
                     break

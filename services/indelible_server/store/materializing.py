@@ -17,8 +17,9 @@ from redis.asyncio import Redis
 
 from indelible_server.store import functions, keys
 from indelible_server.store.archive import Archive
+from indelible_server.store.blocks import Blocks, block_field
 from indelible_server.store.connection import store_answer
-from indelible_server.store.contents import Contents, Stretch, block_field
+from indelible_server.store.contents import Contents, Stretch
 from indelible_server.store.errors import Refusal
 from indelible_server.store.places import BLOCK_VERSIONS, SUMMED_BLOCKS, packed
 from indelible_server.store.snapshots import (
@@ -30,7 +31,7 @@ from indelible_server.store.snapshots import (
     bucket_count,
     bucket_fields,
 )
-from indelible_server.store.versions import MissingError
+from indelible_server.store.versions import MissingError, Versions
 
 LEAST_CHANGES = 512
 _WRITE_BYTES = 256 << 10
@@ -96,6 +97,7 @@ class Materializing:
     ) -> None:
         self._redis = redis
         self._contents = Contents(redis, archive)
+        self._blocks = Blocks(redis, Versions(redis, archive))
         self._pause_seconds = pause_seconds
         self._reach = reach
 
@@ -138,7 +140,7 @@ class Materializing:
             if base is None:
                 raise MissingError("its base")  # there is a later one by now
             low, progress = floor, Progress(progress.blocks, base.changes, base.entries)
-        block = await self._contents.block_of(log_id, low, end, base=begin)
+        block = await self._blocks.made(log_id, low, end, base=begin)
         following = Progress(
             progress.blocks + 1,
             progress.changes + block.changes,
@@ -146,7 +148,7 @@ class Materializing:
         )
         numbers, summed = range(following.blocks - SUMMED_BLOCKS, following.blocks), None
         if following.blocks % SUMMED_BLOCKS == 0:
-            summed = await self._contents.sum_with(log_id, block)
+            summed = await self._blocks.sum_with(log_id, block)
         self._reach("before_block")
         log_keys = keys.materialized(log_id)
         word, _ = await functions.call(
@@ -177,18 +179,18 @@ class Materializing:
 
     async def changes_up_to(self, log_id: LogId, version: int) -> int:
         """How many changes the log has up to a version, counted from what is known nearby."""
-        contents, progress = self._contents, await self.progress(log_id)
+        progress = await self.progress(log_id)
         if version < progress.version:
             whole = -(-version // BLOCK_VERSIONS) * BLOCK_VERSIONS
-            changes = progress.changes - (await contents.block_of(log_id, version, whole)).changes
-            async for block in contents.blocks(log_id, whole, progress.version):
+            changes = progress.changes - (await self._blocks.made(log_id, version, whole)).changes
+            async for block in self._blocks.read(log_id, whole, progress.version):
                 changes -= block.changes
             return changes
-        last = await contents.snapshot_at(log_id, version)
+        last = await self._contents.snapshot_at(log_id, version)
         known = (progress.version, progress.changes)
         begin, changes = max(known, (last.version, last.changes)) if last else known
         for low in range(begin, version, BLOCK_VERSIONS):
-            block = await contents.block_of(log_id, low, min(low + BLOCK_VERSIONS, version))
+            block = await self._blocks.made(log_id, low, min(low + BLOCK_VERSIONS, version))
             changes += block.changes
         return changes
 
