@@ -136,8 +136,9 @@ def _run_materializer(options: argparse.Namespace) -> int:
 
 def _serve(settings: Settings, *, only: "Part | None" = None) -> int:
     with _imports_kept():
-        # aiohttp reads the system's certificates when it is imported, and lets others work.
-        Thread(target=import_module, args=("aiohttp.web",), daemon=True).start()
+        if settings.processes == 1:
+            # aiohttp reads the system's certificates when it is imported, and lets others work.
+            Thread(target=import_module, args=("aiohttp.web",)).start()
         from indelible_server.serving import serve
     return serve(settings, only=only)
 

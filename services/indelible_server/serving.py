@@ -6,6 +6,7 @@ supervisor never.
 """
 
 import asyncio
+import gc
 import socket
 import sys
 from collections.abc import AsyncIterator, Collection
@@ -131,8 +132,15 @@ class _Service:
             stop.set()
 
     def _import_parts(self) -> None:
-        for part in () if self._is_supervisor else self.parts:
-            import_module(_MODULES[part])
+        """Nothing is collected meanwhile: what is imported stays."""
+        if self._is_supervisor:
+            return
+        gc.disable()
+        try:
+            for part in self.parts:
+                import_module(_MODULES[part])
+        finally:
+            gc.enable()
 
     async def until_ready(self) -> None:
         if self._is_supervisor:

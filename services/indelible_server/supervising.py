@@ -54,7 +54,7 @@ class _Notices(asyncio.DatagramProtocol):
             self.ready.set()
 
 
-class _Worker(Struct, kw_only=True):
+class _Worker(Struct, kw_only=True, eq=False):
     """One process. `ended` gives its exit code."""
 
     process: asyncio.subprocess.Process
@@ -76,7 +76,7 @@ class _Worker(Struct, kw_only=True):
         return self.notices.ready.is_set() and not self.ended.done()
 
 
-class _Seat(Struct, kw_only=True):
+class _Seat(Struct, kw_only=True, eq=False):
     """The place of one process among the others; processes come and go, it stays."""
 
     part: str

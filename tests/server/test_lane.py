@@ -23,7 +23,7 @@ from indelible_server.api.laned import Lanes
 from indelible_server.api.middlewares import canonical_line
 from indelible_server.api.services import Services, make_services
 from indelible_server.settings import Settings
-from indelible_server.store import functions
+from indelible_server.store import functions, keys
 from indelible_server.store.connection import Clients, connect
 from indelible_server.store.logs import Logs
 from indelible_server.store.names import Scope
@@ -219,6 +219,27 @@ async def test_logs_that_this_process_has_not_met_are_looked_for(
         read = told(await there.ask(there.get(b"k", *headers)))
         assert read == told(await there.ask(there.get(b"k", *headers, query="?")))
         assert stand.watched.taken == before + 2
+
+
+async def test_a_damaged_log_is_told_as_by_the_routes_and_harms_no_other(
+    stand: Stand, engine: Engine
+) -> None:
+    identity = stand.services.logs.known(stand.log)
+    assert identity is not None
+    async with another(engine) as clients:
+        opened = await Logs(clients.commands).create_opaque(
+            Scope(tenant=identity.tenant), b"new", ""
+        )
+        new = replace(stand, log=opened.description.identity.log_id)
+        meta = keys.of_log(new.log).meta
+        await clients.commands.hset(meta, "kind", "unknown")
+    routed = f"{paths.of_log(paths.COMMITS, new.log)}?conflict=version"
+    past, beside = await asyncio.gather(
+        new.ask(new.commit(sets("k", "v"))), stand.ask(stand.commit(sets("k", "v")))
+    )
+    assert [answer[0] for answer in told(past)] == [500]
+    assert [answer[0] for answer in told(beside)] == [201]
+    assert told(past) == told(await new.ask(new.commit(sets("k", "v"), path=routed)))
 
 
 async def test_a_log_that_cannot_be_looked_for_is_refused_as_the_routes_do(

@@ -123,6 +123,27 @@ async def test_a_log_that_is_damaged_takes_commits_all_the_same(redis: Redis) ->
         assert await listener.hint() == b"2"
 
 
+async def test_an_engine_that_does_not_say_who_listens_takes_commits_all_the_same(
+    redis: Redis,
+) -> None:
+    log = await new_log(redis)
+    async with listening(redis, log.identity.log_id) as listener:
+        await redis.execute_command("ACL", "SETUSER", "default", "-pubsub|shardnumsub")
+        try:
+            assert await commit(redis, log.identity, *sets(("a", "1"))) == 1
+        finally:
+            await redis.execute_command("ACL", "SETUSER", "default", "+@all")
+        assert (await listener.hint()).startswith(b"1 ")
+
+
+async def test_what_is_removed_from_a_large_version_is_no_news(redis: Redis) -> None:
+    log = await new_log(redis)
+    await commit(redis, log.identity, *sets(("a", "1"), ("b", "v" * 70_000)))
+    async with listening(redis, log.identity.log_id) as listener:
+        await commit(redis, log.identity, *sets(("a", "2")))
+        assert await listener.hint() == b"2"
+
+
 async def test_who_waits_elsewhere_is_answered_without_a_read(deploy: StartDeployment) -> None:
     deployment = await deploy(processes=2)
     writing, waited_at = deployment.services

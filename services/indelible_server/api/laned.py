@@ -128,22 +128,27 @@ class LanedRequest:
             return
 
         def identified(found: LogIdentity | Refusal) -> None:
-            if self.is_gone:
-                self.observe(499, None)
-            elif isinstance(found, Refusal):
-                self.refuse(found)
-            elif (found.tenant, found.database) != (self.tenant, self._asker.database):
-                self.refuse(nonexistent())
-            else:
-                self.identity = found
-                go_on()
+            try:
+                if self.is_gone:
+                    self.observe(499, None)
+                elif isinstance(found, Refusal):
+                    self.refuse(found)
+                elif (found.tenant, found.database) != (self.tenant, self._asker.database):
+                    self.refuse(nonexistent())
+                else:
+                    self.identity = found
+                    go_on()
+            except Exception as error:
+                self.fail(error)
 
         def in_turn(_turn: object = None) -> None:
             known = self.services.logs.known(self._asker.log_id)
-            if known is None:
-                self.services.logs.begin_identify(self._asker.log_id, identified)
-            else:
+            if known is not None:
                 identified(known)
+            elif self.is_gone:
+                self.observe(499, None)
+            else:
+                self.services.logs.begin_identify(self._asker.log_id, identified)
 
         if turn is None:
             in_turn()

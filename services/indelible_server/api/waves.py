@@ -127,44 +127,32 @@ class Waves:
         """
         lists = [[one for one in crowd if isinstance(one, Parked)] for crowd in crowds]
         lists = [crowd for crowd in lists if crowd]
-        recent = self._told(log_id, lists, version, news)
-        if recent is not None and recent.changes is not None and _is_small(lists, recent.changes):
-            self._answer_now(log_id, lists, recent.head, recent.changes)
+        if not lists:
             return
+        recent = None
+        if news and all(crowd[0].version == version - 1 for crowd in lists):
+            try:
+                recent = told(version, news)
+                if recent.changes is not None and _is_small(lists, recent.changes):
+                    self._answer_now(lists, recent.head, recent.changes)
+                    return
+            except Exception:  # each is answered by a read
+                log.exception("wave.failed", log_id=log_id.hex(), waiters=sum(map(len, lists)))
+                recent = None
         task = asyncio.ensure_future(self._run(log_id, lists, recent))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    def _told(
-        self, log_id: LogId, crowds: Sequence[list[Parked]], version: int, news: bytes
-    ) -> Recent | None:
-        if not news or any(crowd[0].version != version - 1 for crowd in crowds):
-            return None
-        try:
-            return told(version, news)
-        except Exception:
-            log.exception("wave.failed", log_id=log_id.hex(), waiters=sum(map(len, crowds)))
-            return None
-
     def _answer_now(
-        self,
-        log_id: LogId,
-        crowds: Sequence[list[Parked]],
-        head: Head,
-        changes: Sequence[ChangedEntry],
+        self, crowds: Sequence[list[Parked]], head: Head, changes: Sequence[ChangedEntry]
     ) -> None:
-        try:
-            for crowd in crowds:
-                asked = question, wanted = _asked(crowd[0], head)
-                page = self._pages.whole(crowd[0].identity, head, wanted, question.form, changes)
-                answer = self._answer(crowd[0], head, asked, page)
-                if answer is not None:
-                    _write_some(crowd, answer)
-        except Exception:
-            log.exception("wave.failed", log_id=log_id.hex(), waiters=sum(map(len, crowds)))
-        finally:
-            for crowd in crowds:
-                _finish_some(crowd)
+        for crowd in crowds:
+            asked = question, wanted = _asked(crowd[0], head)
+            page = self._pages.whole(crowd[0].identity, head, wanted, question.form, changes)
+            answer = self._answer(crowd[0], head, asked, page)
+            if answer is not None:
+                _write_some(crowd, answer)
+            _finish_some(crowd)
 
     async def _run(
         self, log_id: LogId, crowds: Sequence[list[Parked]], recent: Recent | None

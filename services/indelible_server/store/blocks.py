@@ -3,7 +3,8 @@
 Knows where they lie and in which order they come; nothing of what is read from them.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+import struct
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
 
@@ -22,6 +23,7 @@ from indelible_server.store.places import (
 from indelible_server.store.versions import Versions, in_turn
 
 _AT_ONCE = 128
+_MAX_SUMMED = 32_768  # places; a few ms of the loop to sum up
 
 
 class Blocks:
@@ -36,10 +38,8 @@ class Blocks:
         from the stream what no block tells yet."""
         if low >= high:
             return
-        wanted = _wanted(low, high, summed=summed)
         reads = (
-            partial(self._stored, log_id, wanted[at : at + _AT_ONCE])
-            for at in range(0, len(wanted), _AT_ONCE)
+            partial(self._stored, log_id, wanted) for wanted in _wanted(low, high, summed=summed)
         )
         async with aclosing(in_turn(reads)) as found:
             async for some in found:
@@ -82,13 +82,21 @@ class Blocks:
         return found
 
     async def sum_with(self, log_id: LogId, last: Block) -> Block | None:
-        """Of the blocks that end with `last`, where all before it are there."""
+        """Of the blocks that end with `last`, where all before it are there and whole, and it is
+        worth it: large blocks are read as fast one by one."""
         number = last.base // BLOCK_VERSIONS
         before = [range(each, each + 1) for each in range(number + 1 - SUMMED_BLOCKS, number)]
         found = await self._fields(log_id, before)
-        pairs = zip(before, found, strict=True)
-        blocks = [Block.decode(data, one.start * BLOCK_VERSIONS) for one, data in pairs if data]
-        return sum_of([*blocks, last]) if len(blocks) == len(before) else None
+        try:
+            blocks = [
+                Block.decode(data, one.start * BLOCK_VERSIONS)
+                for one, data in zip(before, found, strict=True)
+                if data is not None
+            ]
+        except (ValueError, struct.error):
+            return None
+        is_small = sum(len(block.added) + len(block.removed) for block in blocks) <= _MAX_SUMMED
+        return sum_of([*blocks, last]) if len(blocks) == len(before) and is_small else None
 
     async def _of_stream(self, log_id: LogId, low: int, high: int) -> AsyncGenerator[Block, None]:
         block: Block | None = None
@@ -123,16 +131,20 @@ def block_field(numbers: range) -> str:
     return str(last) if len(numbers) == 1 else f"{last}:sum"
 
 
-def _wanted(low: int, high: int, *, summed: bool) -> list[range]:
-    """The numbers of the blocks in (low, high], one by one or by the sums that lie in it whole."""
-    wanted = []
+def _wanted(low: int, high: int, *, summed: bool) -> Iterator[list[range]]:
+    """The numbers of the blocks in (low, high], one by one or by the sums that lie in it whole; so
+    many at once as tell of about _AT_ONCE blocks."""
+    wanted: list[range] = []
+    room = _AT_ONCE
     number, last = block_of(low + 1), block_of(high)
     while number <= last:
-        count = 1
-        if summed and number % SUMMED_BLOCKS == 0:
-            end = number + SUMMED_BLOCKS
-            if low <= number * BLOCK_VERSIONS and end * BLOCK_VERSIONS <= high:
-                count = SUMMED_BLOCKS
+        end = number + SUMMED_BLOCKS
+        is_whole = low <= number * BLOCK_VERSIONS and end * BLOCK_VERSIONS <= high
+        count = SUMMED_BLOCKS if summed and number % SUMMED_BLOCKS == 0 and is_whole else 1
         wanted.append(range(number, number + count))
-        number += count
-    return wanted
+        number, room = number + count, room - count
+        if room <= 0:
+            yield wanted
+            wanted, room = [], _AT_ONCE
+    if wanted:
+        yield wanted

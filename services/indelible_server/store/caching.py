@@ -1,4 +1,4 @@
-"""A bounded cache of things that never change, made once however many ask at once.
+"""A bounded cache of things that never change, made once however many ask `get` at once.
 
 Owns memory and the making of entries; knows nothing of what they are. What is put in must be
 a function of its key: there is no way to invalidate.
@@ -47,6 +47,7 @@ class WeighedCache(Generic[K, V]):
         return entry[0]
 
     def put(self, key: K, value: V) -> V:
+        """Keeps what was made elsewhere, unless the entry is there already."""
         if key in self._entries:
             return value
         weight = self._weigh(value)

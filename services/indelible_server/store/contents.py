@@ -18,6 +18,7 @@ from indelible_server.store.archive import Archive
 from indelible_server.store.blocks import Blocks
 from indelible_server.store.connection import store_answer
 from indelible_server.store.places import (
+    BLOCK_VERSIONS,
     INDEX_BITS,
     INDEX_MASK,
     INDEX_PLACE,
@@ -258,12 +259,14 @@ def _in_pieces(plan: Plan, first: int) -> Iterator[list[int]]:
             continue
         if block.base >= plan.since and plan.gone.all_of(block):
             continue
-        places = block.places_added(first)
-        if places:
-            gone = plan.gone.between(places[0], places[-1])
-            left = [place for place in places if place not in gone] if gone else places
-            if left:
-                yield left
+        for base in range(block.base, block.end, BLOCK_VERSIONS):
+            end = first_place(base + BLOCK_VERSIONS + 1)
+            places = block.places_added(max(first, first_place(base + 1)), end)
+            if places:
+                gone = plan.gone.between(places[0], places[-1])
+                left = [place for place in places if place not in gone] if gone else places
+                if left:
+                    yield left
 
 
 class _Pieces:

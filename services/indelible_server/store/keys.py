@@ -14,10 +14,10 @@ request text: names and groups come in hashed.
 | `{<log id>}:answers0`, `1` | hash | idempotency key → msgpack answer (opaque logs) | api |
 | `{<log id>}:control` | list | versions of the control commits after the genesis | api |
 | `{<log id>}:kept` | hash | what stays of forgotten versions: headers, control commits | api |
-| `{<log id>}:versions` | channel | hint: the version that the log is at now, or `deleted` | api |
+| `{<log id>}:versions` | channel | hint: the version, perhaps with its news, or `deleted` | api |
 | `{<log id>}:snapshots` | sorted set | snapshots that are whole, by version | materializer, api |
 | `{<log id>}:chunks` | hash | `<version>:…` → a piece of a snapshot | materializer, api |
-| `{<log id>}:blocks` | hash | number → places filled and emptied by 256 versions | materializer |
+| `{<log id>}:blocks` | hash | number → what 256 versions filled and emptied; sums | materializer |
 | `{<log id>}:materialized` | hash | how far blocks go; changes there | materializer, api |
 | `{<log id>}:segments` | sorted set | archived versions, by the first | materializer, api |
 | `{<log id>}:parts` | hash | version → objects with a snapshot | materializer, api |

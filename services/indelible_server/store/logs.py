@@ -29,7 +29,7 @@ from indelible_server.store.batching import BatchingRedis
 from indelible_server.store.cluster import Cluster
 from indelible_server.store.connection import read_refusal, store_answer, write_outcome
 from indelible_server.store.covering import Covering
-from indelible_server.store.errors import Refusal, stored
+from indelible_server.store.errors import DamagedError, Refusal, stored
 from indelible_server.store.kept import control_commit, control_field
 from indelible_server.store.names import Group, NameRecord, Names, Scope
 
@@ -161,12 +161,13 @@ class Logs:
 
         def told(reply: Any) -> None:
             outcome: LogIdentity | Refusal
-            try:
-                if isinstance(reply, Exception):
-                    raise read_refusal(reply)
-                outcome = self._read(log_id, reply)
-            except Refusal as refusal:
-                outcome = refusal
+            if isinstance(reply, Exception):
+                outcome = read_refusal(reply)
+            else:
+                try:
+                    outcome = self._read(log_id, reply)
+                except Refusal as refusal:
+                    outcome = refusal
             deliver(outcome)
 
         self._redis.begin(_identity_command(log_id), told)
@@ -174,8 +175,10 @@ class Logs:
     def _read(self, log_id: LogId, values: list[bytes]) -> LogIdentity:
         if values[0] is None:
             raise nonexistent()
-        with stored():
+        try:
             return self._remember(log_id, values)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DamagedError("what the log is does not decode") from error
 
     async def identify_many(
         self, tenant: str, log_ids: Sequence[LogId]

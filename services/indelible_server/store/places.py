@@ -31,6 +31,7 @@ _REMOVED = struct.Struct(">QI")
 _U16 = struct.Struct(">H")
 _LAST_VERSION = (1 << 51) - 1
 INDEX_MASK = (1 << INDEX_BITS) - 1
+_END = (_LAST_VERSION + 1) << INDEX_BITS
 _ADDS, _REMOVES = 1, 2
 _PLACE_BYTES = 48
 
@@ -230,11 +231,12 @@ class Block:
             bare=[one for one in self.bare if first <= one[0] - base < end],
         )
 
-    def places_added(self, first: int = 0) -> list[int]:
-        """From `first` on."""
+    def places_added(self, first: int = 0, end: int = _END) -> list[int]:
+        """From `first` on, below `end`."""
         base = self.base << INDEX_BITS
-        begin = bisect_left(self.added, first - base) if first > base else 0
-        return [base + one for one in (self.added[begin:] if begin else self.added)]
+        low = bisect_left(self.added, first - base) if first > base else 0
+        high = bisect_left(self.added, end - base) if end < _END else len(self.added)
+        return [base + one for one in self.added[low:high]]
 
     def followed(self, place: int) -> int | None:
         """Where the key of the entry at `place` has its entry in the end; None if its last one

@@ -78,13 +78,12 @@ def told(version: int, news: bytes) -> Recent:
     """Of a hint: the head `version`, and the changes from the version before it.
 
     Raises:
-        DamagedError: it does not decode.
+        Exception: it does not decode.
     """
-    with stored():
-        incarnation, first_version, body, effects, removed = msgpack.unpackb(news, raw=True)
-        return Recent(
-            Head(version, incarnation, first_version), _net([version, body, effects], removed)
-        )
+    incarnation, first_version, body, effects, removed = msgpack.unpackb(news, raw=True)
+    return Recent(
+        Head(version, incarnation, first_version), _net([version, body, effects], removed)
+    )
 
 
 def _net(rows: list[int | bytes], removed: list[int | bytes]) -> tuple[ChangedEntry, ...]:

@@ -1,6 +1,7 @@
 """Wakes local long polls. Owns one subscribed connection per process; knows no HTTP.
 
-What can be waited for has a version: a log, and the listing of a group. Hints are never truth.
+What can be waited for has a version: a log, and the listing of a group. A hint says that there
+is a version, and may bring what it did (its news, which others read); that none came says nothing.
 A waiter registers, makes sure that the channel is subscribed, reads the version, and only then
 sleeps; all waited-on versions are read again every few seconds and whenever the subscription
 comes back, so a lost hint costs time and never an answer. Where hints have not come in all the
@@ -225,17 +226,23 @@ class Wakeups:
             self.forget(watch, watched)
 
     def committed(self, log_id: LogId, version: int) -> None:
-        """This process has committed it. As `hint`, but after the store's own hint where that is on
-        its way and brings news."""
+        """This process has committed it. As `hint`, but where the store's own hint is on its way
+        and brings news, those who are answered together wait for it."""
         channel = self._channels.get(log_id)
         if channel is None:
             return
-        if self._has_news and channel.crowds and channel.listening is not None:
-            channel.latest = max(channel.latest, version)
-            loop = asyncio.get_running_loop()
-            loop.call_later(_ON_ITS_WAY_SECONDS, self.hint, log_id, version)
-        else:
+        listening = channel.listening
+        if not self._has_news or not channel.crowds or listening is None:
             self.hint(log_id, version)
+            return
+
+        def late() -> None:
+            if channel.listening is listening:
+                self.hint(log_id, version)
+
+        channel.latest = max(channel.latest, version)
+        self._move_watches(log_id, channel, version)
+        asyncio.get_running_loop().call_later(_ON_ITS_WAY_SECONDS, late)
 
     def hint(self, watched: Watched, version: int, news: bytes = b"") -> int:
         """Wakes those whose known version is below `version`; how many."""
@@ -243,13 +250,18 @@ class Wakeups:
         if channel is None:
             return 0
         channel.latest = max(channel.latest, version)
+        woken = self._move_watches(watched, channel, version)
+        if channel.crowds and not isinstance(watched, Group):
+            woken += self._move_crowds(watched, channel, version, news)
+        return woken
+
+    @staticmethod
+    def _move_watches(watched: Watched, channel: _Channel, version: int) -> int:
         woken = 0
         for watch in channel.watches:
             if watch.known[watched] < version:
                 woken += watched not in watch.behind
                 watch.move(watched, version)
-        if channel.crowds and not isinstance(watched, Group):
-            woken += self._move_crowds(watched, channel, version, news)
         return woken
 
     def _move_crowds(self, log_id: LogId, channel: _Channel, version: int, news: bytes) -> int:

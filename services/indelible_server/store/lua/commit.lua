@@ -29,7 +29,7 @@ local SLICE = 1000
 local NOTHING, ADDS, REMOVES, REPLACES = '\0', '\1', '\2', '\3'
 -- An index entry: u64 version ‖ u32 index ‖ u32 offset ‖ entry_hash[32] ‖ value_id[32].
 local PLACE_BYTES, ENTRY_BYTES = 48, 80
-local NEWS_BYTES = 16384
+local NEWS_BYTES, NEWS_READ_BYTES = 4096, 65536
 local ID_IN_ENTRY, ID_IN_VALUE, VALUE_BYTES = PLACE_BYTES + 1, PLACE_BYTES - 7, ENTRY_BYTES - 8
 
 -- Whether the value id at `at` in `held` is that of `value` or one of its alts.
@@ -163,9 +163,8 @@ end
 -- fail, on a log that is damaged.
 local function news(keys, version, body, effects)
   local room, removed = NEWS_BYTES - #body - #effects, {}
-  if room < 0 or not add_removed(keys.commits, version - 1, effects, removed, {}, room) then
-    return ''
-  end
+  if room < 0 or not add_removed(keys.commits, version - 1, effects, removed, {}, room,
+    NEWS_READ_BYTES) then return '' end
   local m = redis.call('HMGET', keys.meta, 'incarnation', 'first_version')
   return ' ' .. cmsgpack.pack({tonumber(m[1]), tonumber(m[2]), body, effects, removed})
 end
@@ -174,7 +173,8 @@ end
 -- may come to have another version of that number.
 local function publish(keys, version, digits, body, effects, safe)
   if safe == '' then
-    if redis.call('PUBSUB', 'SHARDNUMSUB', keys.channel)[2] == 0 then return end
+    local is_known, listeners = pcall(redis.call, 'PUBSUB', 'SHARDNUMSUB', keys.channel)
+    if is_known and listeners[2] == 0 then return end
     local is_told, told_of = pcall(news, keys, version, body, effects)
     if is_told then digits = digits .. told_of end
   end

@@ -32,15 +32,22 @@ end
 
 -- Adds to `removed` {version offset command …} the commands that brought in what `effects` removed,
 -- where that was at `from` or before it and not in `seen`. Returns how many bytes of `room` are
--- left, or nil where that is not enough or a version is not there.
-local function add_removed(commits, from, effects, removed, seen, room)
+-- left, or nil where that is not enough, a version is not there, or they are more than `most` bytes.
+-- `seen` keeps the bodies of versions, by their numbers, and how large they are together.
+local function add_removed(commits, from, effects, removed, seen, room, most)
   for _, place in ipairs(removed_places(effects)) do
     local id = string.format('%.0f-%.0f', place[1], place[2])
     if place[1] <= from and not seen[id] then
       seen[id] = true
-      local fields = fields_of(commits, place[1])
-      if not fields then return nil end
-      local command = command_at(fields.b, place[2])
+      local body = seen[place[1]]
+      if not body then
+        local fields = fields_of(commits, place[1])
+        if not fields then return nil end
+        body = fields.b
+        seen[place[1]], seen.bytes = body, (seen.bytes or 0) + #body
+        if seen.bytes > most then return nil end
+      end
+      local command = command_at(body, place[2])
       room = room - #command
       if room < 0 or #removed >= 3 * 64 then return nil end
       removed[#removed + 1], removed[#removed + 2], removed[#removed + 3] =

@@ -9,6 +9,8 @@
 -- at from_version or before it. `far`: from_version is not a version below the head, or what lies
 -- between is more than was asked for.
 
+local READ_BYTES = 4194304
+
 local function recent(k, args)
   local nonce, from = args[1], tonumber(args[2])
   local max_versions, room = tonumber(args[3]), tonumber(args[4])
@@ -27,7 +29,7 @@ local function recent(k, args)
     room = room - #fields.b - #fields.e
     if room < 0 then return far end
     rows[#rows + 1], rows[#rows + 2], rows[#rows + 3] = v, fields.b, fields.e
-    room = add_removed(k[2], from, fields.e, removed, seen, room)
+    room = add_removed(k[2], from, fields.e, removed, seen, room, READ_BYTES)
     if not room then return far end
   end
   return {nonce, 'recent', version, tonumber(m[2]), tonumber(m[3]), safe, rows, removed}
