@@ -74,7 +74,7 @@ async def test_a_write_whose_connection_breaks_after_sending_has_an_unknown_outc
     async with FaultProxy(engine.socket, random.Random(1)) as wire:
         clients = connect(wire.url, connections=2, timeout_seconds=TIMEOUT_SECONDS)
         redis = clients.commands
-        assert await redis.execute_command("GET", "text") is None
+        await asyncio.gather(*(redis.execute_command("GET", "text") for _ in range(2)))
         wire.cut_share = 1.0
         asked = [code_of(redis.execute_command("GET", "text")) for _ in range(50)]
         assert set(await asyncio.gather(*asked)) == {ErrorCode.OUTCOME_UNKNOWN}
@@ -138,7 +138,7 @@ async def outcome_is_none(outcome: Awaitable[ErrorCode | None]) -> bool:
 
 async def test_who_left_before_it_was_sent_sends_nothing(clients: Clients) -> None:
     redis = clients.commands
-    assert await redis.execute_command("GET", "text") is None
+    await asyncio.gather(*(redis.execute_command("GET", "text") for _ in range(2)))
     before = await statistic(clients, "commandstats", "cmdstat_get")
     leaving = [asyncio.ensure_future(redis.execute_command("GET", "text")) for _ in range(20)]
     await asyncio.sleep(0)  # they are asked, and not sent: that comes in the next round
@@ -147,6 +147,19 @@ async def test_who_left_before_it_was_sent_sends_nothing(clients: Clients) -> No
     await asyncio.gather(*leaving, return_exceptions=True)
     assert await redis.execute_command("GET", "text") is None
     assert await statistic(clients, "commandstats", "cmdstat_get") == before + 1
+
+
+async def test_who_asked_alone_before_does_not_wait_for_the_rounds_end(clients: Clients) -> None:
+    redis = clients.commands
+    assert await redis.execute_command("GET", "text") is None
+    before = await statistic(clients, "commandstats", "cmdstat_get")
+    leaving = [asyncio.ensure_future(redis.execute_command("GET", "text")) for _ in range(20)]
+    await asyncio.sleep(0)  # they are asked: the first of them is on its way, the rest in line
+    for each in leaving:
+        each.cancel()
+    await asyncio.gather(*leaving, return_exceptions=True)
+    assert await redis.execute_command("GET", "text") is None
+    assert await statistic(clients, "commandstats", "cmdstat_get") == before + 2
 
 
 async def test_one_that_leaves_after_it_was_sent_does_not_disturb_the_others(

@@ -1,4 +1,5 @@
-"""Sends what is asked of one node in one round of the event loop together, over few connections.
+"""Sends what is asked of one node in one round of the event loop together, over few connections;
+at once what is first asked in a round after one that asked a single thing.
 
 A command of its own costs a connection while it lasts and a system call each way; a hundred in
 one batch cost little more than one, and the engine syncs their writes once. Everybody has their
@@ -63,11 +64,13 @@ class Batcher:
         self._connecting: asyncio.Task[None] | None = None
         self._deadlines: asyncio.TimerHandle | None = None
         self._round_began = 0.0
+        self._asked_this_round = 0
+        self._was_lone = False  # the last round asked one thing
         self._is_scheduled = False
         self._is_closed = False
 
     async def execute(self, *command: Argument) -> Any:
-        """The answer; nothing is sent if the caller leaves before this round ends.
+        """The answer; nothing is sent if the caller leaves while it stands in line.
 
         Raises:
             NotSent, AnswerLost: and whatever error the store answers with.
@@ -93,10 +96,13 @@ class Batcher:
             loop = asyncio.get_running_loop()
             self._is_scheduled = True
             self._round_began = loop.time()
-            loop.call_soon(self._send_queued)
+            loop.call_soon(self._end_round)
             if self._deadlines is None:
                 self._look_again()
+        self._asked_this_round += 1
         self._queue.append((self._round_began, packed(command), deliver, caller))
+        if self._asked_this_round == 1 and self._was_lone and self._idle:
+            self._send_queued()  # nobody else is likely to ask in this round
 
     def abandon(self) -> None:
         """Trusts no connection any more: what is under way ends with AnswerLost."""
@@ -117,8 +123,12 @@ class Batcher:
         if ends:
             await asyncio.wait(ends)
 
-    def _send_queued(self) -> None:
+    def _end_round(self) -> None:
         self._is_scheduled = False
+        self._was_lone, self._asked_this_round = self._asked_this_round == 1, 0
+        self._send_queued()
+
+    def _send_queued(self) -> None:
         while self._queue:
             if not self._idle:
                 self._open_another()
