@@ -161,6 +161,7 @@ class Waves:
         written = asyncio.get_running_loop().create_future()
         self._unwritten.add(written)
         try:
+            await asyncio.sleep(0)  # the commit's own answer comes in the same round as its hint
             answers = await asyncio.gather(*(self._answer_to(crowd[0], recent) for crowd in crowds))
             for crowd, answer in zip(crowds, answers, strict=True):
                 if answer is not None:
