@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from indelible_protocol.commands import Command, Op
-from indelible_protocol.ids import LogId
+from indelible_protocol.ids import LogId, parse_log_id
 from indelible_server.store import keys, recent
 from indelible_server.store.admission import LogIdentity, admit_opaque
 from indelible_server.store.committing import Commits
@@ -173,7 +173,7 @@ async def test_news_that_do_not_decode_are_read_from_the_log(service: Service) -
         log = await make_log(http)
         line.ask(f"{log}/diff?from=0&wait=30")
         await until_waiting(service, 1)
-        [channel] = await store.execute_command("PUBSUB", "SHARDCHANNELS", "*versions")
+        channel = keys.of_log(parse_log_id(log.rpartition("/")[2])).channel
         await store.execute_command("SPUBLISH", channel, b"1 \xc1")
         await until(lambda: any(one["event"] == "wave.failed" for one in service.events()))
         await upsert(http, log, "a", "1")
