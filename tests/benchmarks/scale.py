@@ -49,7 +49,7 @@ SOURCES = {
         "API, a commit, the wake of its one waiter, the next wait",
         "µs",
         "G4",
-        "wake of one waiter: write",
+        "wake of one waiter at another process: write",
         "server_cpu_us",
     ),
     "api_waiter_us": _input(
