@@ -32,6 +32,7 @@ from indelible_server.store.covering import Covering
 from indelible_server.store.errors import DamagedError, Refusal, stored
 from indelible_server.store.kept import control_commit, control_field
 from indelible_server.store.names import Group, NameRecord, Names, Scope
+from indelible_server.store.shared_reads import SharedReads
 
 KIND_WORDS = {LogKind.SEALED: "sealed", LogKind.OPAQUE: "opaque"}
 _KINDS = {word.encode(): kind for kind, word in KIND_WORDS.items()}
@@ -129,6 +130,7 @@ class Logs:
         self._admit = admit
         self._names = Names(redis, self._covering)
         self._identities: OrderedDict[LogId, LogIdentity] = OrderedDict()
+        self._reads = SharedReads(self._values, part_of=hash)
 
     def known(self, log_id: LogId) -> LogIdentity | None:
         """What the log is, whose ever, if it was asked for of late."""
@@ -142,12 +144,15 @@ class Logs:
         """
         identity = self.known(log_id)
         if identity is None:
-            async with store_answer():
-                values = await self._redis.execute_command(*_identity_command(log_id))
+            [values] = await self._reads.read([log_id])
             identity = self._read(log_id, values)
         if identity.tenant != tenant:
             raise nonexistent()
         return identity
+
+    async def _values(self, log_ids: Sequence[LogId]) -> list[list[bytes]]:
+        async with store_answer():
+            return [await self._redis.execute_command(*_identity_command(one)) for one in log_ids]
 
     def begin_identify(
         self, log_id: LogId, deliver: Callable[[LogIdentity | Refusal], None]
