@@ -66,6 +66,11 @@ class Stand:
             body=body,
         )
 
+    def routed(self, body: bytes, *headers: str) -> bytes:
+        """The same commit by the routes, which take what names a default in its query."""
+        path = f"{paths.of_log(paths.COMMITS, self.log)}?conflict=version"
+        return self.commit(body, *headers, path=path)
+
     def get(self, key: bytes, *headers: str, query: str = "", more: str = "") -> bytes:
         path = paths.of_key(paths.ENTRY, self.log, key) + more + query
         return request("GET", path, f"Authorization: Bearer {self.apikey}", *headers)
@@ -179,9 +184,7 @@ PLAIN = (
 
 
 async def test_both_ways_give_the_same_answer(stand: Stand) -> None:
-    """The routes take what names a default in its query."""
     await stand.ask(stand.commit(sets("k", "v")))
-    routed = f"{paths.of_log(paths.COMMITS, stand.log)}?conflict=version"
     for body, headers in PLAIN:
         before = stand.watched.taken
         whole = stand.commit(body, *headers)
@@ -189,7 +192,7 @@ async def test_both_ways_give_the_same_answer(stand: Stand) -> None:
         assert len(past) == 1
         assert past == told(await stand.ask(whole[:20], whole[20:]))  # by aiohttp's parser
         assert stand.watched.taken == before + 2, (body, headers)
-        assert past == told(await stand.ask(stand.commit(body, *headers, path=routed)))
+        assert past == told(await stand.ask(stand.routed(body, *headers)))
         assert stand.watched.taken == before + 2
 
 
@@ -212,10 +215,9 @@ async def test_logs_that_this_process_has_not_met_are_looked_for(
     other = (f"Content-Type: {MSGPACK}", "Indelible-Database: other")
     for log, headers in ((LogId(bytes(32)), ()), (theirs, ()), (mine, other), (theirs, ())):
         there, before = replace(stand, log=log), stand.watched.taken
-        routed = f"{paths.of_log(paths.COMMITS, log)}?conflict=version"
         past = told(await there.ask(there.commit(sets("k", "v"), *headers)))
         assert [answer[0] for answer in past] == [404]
-        assert past == told(await there.ask(there.commit(sets("k", "v"), *headers, path=routed)))
+        assert past == told(await there.ask(there.routed(sets("k", "v"), *headers)))
         read = told(await there.ask(there.get(b"k", *headers)))
         assert read == told(await there.ask(there.get(b"k", *headers, query="?")))
         assert stand.watched.taken == before + 2
@@ -233,26 +235,24 @@ async def test_a_damaged_log_is_told_as_by_the_routes_and_harms_no_other(
         new = replace(stand, log=opened.description.identity.log_id)
         meta = keys.of_log(new.log).meta
         await clients.commands.hset(meta, "kind", "unknown")
-    routed = f"{paths.of_log(paths.COMMITS, new.log)}?conflict=version"
     past, beside = await asyncio.gather(
         new.ask(new.commit(sets("k", "v"))), stand.ask(stand.commit(sets("k", "v")))
     )
     assert [answer[0] for answer in told(past)] == [500]
     assert [answer[0] for answer in told(beside)] == [201]
-    assert told(past) == told(await new.ask(new.commit(sets("k", "v"), path=routed)))
+    assert told(past) == told(await new.ask(new.routed(sets("k", "v"))))
 
 
 async def test_a_log_that_cannot_be_looked_for_is_refused_as_the_routes_do(
     stand: Stand, engine: Engine
 ) -> None:
     new = replace(stand, log=LogId(bytes(32)))
-    routed = f"{paths.of_log(paths.COMMITS, new.log)}?conflict=version"
     await stand.services.authenticator.judge(stand.apikey)
     await engine.kill()
     past = told(await exchange(stand.url, b"", new.commit(sets("k", "v"))))
     assert [answer[0] for answer in past] == [503]
     assert stand.watched.taken == 1
-    assert past == told(await exchange(stand.url, b"", new.commit(sets("k", "v"), path=routed)))
+    assert past == told(await exchange(stand.url, b"", new.routed(sets("k", "v"))))
 
 
 async def test_what_is_unusual_takes_the_routes(stand: Stand) -> None:

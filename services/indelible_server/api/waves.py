@@ -217,9 +217,14 @@ class Waves:
         )
 
 
-def _asked(parked: Parked, head: Head) -> tuple[Question, Wanted]:
+def _question(parked: Parked) -> Question:
     question = parked.question
     assert isinstance(question, Question)
+    return question
+
+
+def _asked(parked: Parked, head: Head) -> tuple[Question, Wanted]:
+    question = _question(parked)
     return question, Wanted(
         from_version=parked.version,
         to_version=head.version,
@@ -231,10 +236,8 @@ def _asked(parked: Parked, head: Head) -> tuple[Question, Wanted]:
 
 def _is_small(crowds: Sequence[list[Parked]], changes: Sequence[ChangedEntry]) -> bool:
     """Whether all can be answered at once, each by one page."""
-    limits = [
-        crowd[0].question.limit for crowd in crowds if isinstance(crowd[0].question, Question)
-    ]
-    return sum(map(len, crowds)) <= _FIRST_SLICE and len(changes) <= min(limits)
+    least = min(_question(crowd[0]).limit for crowd in crowds)
+    return sum(map(len, crowds)) <= _FIRST_SLICE and len(changes) <= least
 
 
 async def _write(crowd: Sequence[Parked], answer: _Answer) -> None:

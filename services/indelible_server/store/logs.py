@@ -151,6 +151,7 @@ class Logs:
         return identity
 
     async def _values(self, log_ids: Sequence[LogId]) -> list[list[bytes]]:
+        """One read for all who ask about the same log; each log is a part of its own."""
         async with store_answer():
             return [await self._redis.execute_command(*_identity_command(one)) for one in log_ids]
 
